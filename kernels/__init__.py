@@ -1,0 +1,38 @@
+"""Interchangeable backends of convolution and pooling behind one interface."""
+
+from kernels.choice import choose
+from kernels.functional import (
+    Conv1dGradients,
+    Conv2dGradients,
+    avg_pool2d,
+    avg_pool2d_backward,
+    conv1d,
+    conv1d_backward,
+    conv2d,
+    conv2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+)
+from kernels.registry import Backend, available_backends, backends, get_backend
+from kernels.spec import ConvSpec, PoolSpec, Spec
+
+__all__ = [
+    "Backend",
+    "Conv1dGradients",
+    "Conv2dGradients",
+    "ConvSpec",
+    "PoolSpec",
+    "Spec",
+    "available_backends",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "backends",
+    "choose",
+    "conv1d",
+    "conv1d_backward",
+    "conv2d",
+    "conv2d_backward",
+    "get_backend",
+    "max_pool2d",
+    "max_pool2d_backward",
+]

@@ -1,0 +1,20 @@
+"""What `backend="auto"` stands for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.registry import Op, available_backends, get_backend
+from kernels.spec import Spec
+
+PREFERENCE = ("numba", "im2col", "einsum", "window", "loops")
+"""The order in which backends are tried: the fastest on most layers first. Peers are never among them."""
+
+
+def choose(spec: Spec, op: Op, dtype: np.dtype | type) -> str:
+    """The name of the backend that "auto" uses for `op` ("forward", "dx" or "dw") of `spec` in `dtype`."""
+    available = available_backends()
+    for name in PREFERENCE:
+        if name in available and get_backend(name).unsupported(spec, op, np.dtype(dtype)) is None:
+            return name
+    raise ValueError(f"no backend supports {op} of {spec.descriptor} in {np.dtype(dtype)}")

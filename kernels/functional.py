@@ -1,0 +1,465 @@
+"""The public functions: arguments as in `torch.nn.functional`, validated once, handed to a backend.
+
+Arrays are NumPy, (N, C, H, W) or one unbatched image (C, H, W), float32 or float64; weights are
+(K, C/groups, R, S). Results have x's dtype; weights of the other float dtype are converted to it. Inputs
+are never modified and may have any memory layout. `stride` and `dilation` are an int or a pair (height,
+width); `padding` also ((top, bottom), (left, right)), "valid", or "same" (output = ceil(input / stride),
+the odd element at the end). `backend` is a name from `kernels.backends()`, or "auto" (`kernels.choose`).
+`out`, where taken, is an array to write the result to, and is returned.
+
+Bad arguments raise ValueError or TypeError that say what was given and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kernels.arrays import readonly
+from kernels.axis import as_pair, is_int
+from kernels.choice import choose
+from kernels.registry import Backend, Op, get_backend
+from kernels.spec import ConvSpec, PoolSpec, Spec
+
+
+class Conv2dGradients(NamedTuple):
+    """Gradients of a 2-D convolution, each None where it was not needed."""
+
+    dx: np.ndarray | None
+    dw: np.ndarray | None
+    db: np.ndarray | None
+
+
+class Conv1dGradients(NamedTuple):
+    """Gradients of a 1-D convolution, each None where it was not needed."""
+
+    dx: np.ndarray | None
+    dw: np.ndarray | None
+    db: np.ndarray | None
+
+
+_GRADIENTS = ("dx", "dw", "db")
+_IMAGE = {4: "(N, C, H, W)", 3: "(C, H, W)"}
+_SIGNAL = {3: "(N, C, L)", 2: "(C, L)"}
+
+
+def conv2d(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    backend: str = "auto",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """2-D convolution (cross-correlation, as everywhere in deep learning) of x with the filters w.
+
+    x (N, C, H, W) or (C, H, W); w (K, C/groups, R, S); b (K,) or None. Returns y (N, K, OH, OW), or
+    (K, OH, OW) for an unbatched x, of x's dtype.
+    """
+    x, batched = _batched(_array("x", x, _IMAGE), 4)
+    w = _array("w", w, {4: "(K, C/groups, R, S)"})
+    spec = _conv_spec(x.shape, w.shape, stride, padding, dilation, groups)
+    return _conv(spec, x, w, b, backend, out, spec.y_shape if batched else spec.y_shape[1:])
+
+
+def conv1d(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    backend: str = "auto",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """1-D convolution of x with the filters w.
+
+    x (N, C, L) or (C, L); w (K, C/groups, R); b (K,) or None; `padding` an int, (left, right), "same" or
+    "valid". Returns y (N, K, OL), or (K, OL) for an unbatched x, of x's dtype.
+    """
+    x, batched = _batched(_array("x", x, _SIGNAL), 3)
+    w = _array("w", w, {3: "(K, C/groups, R)"})
+    spec = _conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
+    shape = (spec.N, spec.K, spec.OW)
+    return _conv(spec, x, w, b, backend, out, shape if batched else shape[1:])
+
+
+def _conv(
+    spec: ConvSpec,
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    backend: str,
+    out: np.ndarray | None,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    if b is not None:
+        b = _array("b", b, {1: "(K,)"})
+        if len(b) != spec.K:
+            raise ValueError(f"b has shape {b.shape} but w has {spec.K} filters; expected ({spec.K},)")
+    result = _result(out, shape, x.dtype, (x, w, b))
+    chosen = _resolve(backend, spec, "forward", x.dtype)
+    if spec.N:
+        inputs = _ready(x, spec.x_shape, x.dtype), _ready(w, spec.w_shape, x.dtype)
+        bias = None if b is None else _ready(b, b.shape, x.dtype)
+        chosen.operations.conv_forward(spec, *inputs, bias, result.reshape(spec.y_shape))
+    return _delivered(result, out)
+
+
+def conv2d_backward(
+    dy: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    backend: str = "auto",
+    need: Iterable[str] = _GRADIENTS,
+) -> Conv2dGradients:
+    """Gradients of `conv2d(x, w, b, ...)` with respect to x, w and b, given dy, that of its result.
+
+    dy (N, K, OH, OW), x and w as in `conv2d`. `need` names those wanted of "dx", "dw", "db"; the others
+    are not computed. Returns dx of x's shape, dw of w's shape, db (K,), or None each.
+    """
+    x, batched = _batched(_array("x", x, _IMAGE), 4)
+    w = _array("w", w, {4: "(K, C/groups, R, S)"})
+    spec = _conv_spec(x.shape, w.shape, stride, padding, dilation, groups)
+    dy = _gradient(dy, spec.y_shape if batched else spec.y_shape[1:])
+    dx, dw, db = _conv_backward(spec, dy, x, w, backend, need)
+    return Conv2dGradients(dx if batched or dx is None else dx[0], dw, db)
+
+
+def conv1d_backward(
+    dy: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    backend: str = "auto",
+    need: Iterable[str] = _GRADIENTS,
+) -> Conv1dGradients:
+    """Gradients of `conv1d(x, w, b, ...)`: as `conv2d_backward`, with dy (N, K, OL) or (K, OL)."""
+    x, batched = _batched(_array("x", x, _SIGNAL), 3)
+    w = _array("w", w, {3: "(K, C/groups, R)"})
+    spec = _conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
+    shape = (spec.N, spec.K, spec.OW)
+    dy = _gradient(dy, shape if batched else shape[1:])
+    dx, dw, db = _conv_backward(spec, dy, x, w, backend, need)
+    if dx is not None:
+        dx = dx.reshape(x.shape if batched else x.shape[1:])
+    return Conv1dGradients(dx, dw if dw is None else dw.reshape(w.shape), db)
+
+
+def _conv_backward(
+    spec: ConvSpec, dy: np.ndarray, x: np.ndarray, w: np.ndarray, backend: str, need: Iterable[str]
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    wanted = (need,) if isinstance(need, str) else tuple(need)
+    for name in wanted:
+        if name not in _GRADIENTS:
+            raise ValueError(f"need holds {name!r}; expected some of 'dx', 'dw', 'db'")
+    dtype = x.dtype
+    dy, x, w = _ready(dy, spec.y_shape, dtype), _ready(x, spec.x_shape, dtype), _ready(w, spec.w_shape, dtype)
+    dx = dw = db = None
+    if "dx" in wanted:
+        dx = np.empty(spec.x_shape, dtype)
+        chosen = _resolve(backend, spec, "dx", dtype)
+        if spec.N:
+            chosen.operations.conv_dx(spec, dy, w, dx)
+    if "dw" in wanted or "db" in wanted:
+        chosen = _resolve(backend, spec, "dw", dtype)
+        if "dw" in wanted:
+            dw = np.zeros(spec.w_shape, dtype)
+            if spec.N:
+                chosen.operations.conv_dw(spec, dy, x, dw)
+        if "db" in wanted:
+            db = np.zeros(spec.K, dtype)
+            if spec.N:
+                chosen.operations.conv_db(spec, dy, db)
+    return dx, dw, db
+
+
+def max_pool2d(
+    x: np.ndarray,
+    kernel_size: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    backend: str = "auto",
+    out: np.ndarray | None = None,
+) -> Any:
+    """The maximum of each window of x (N, C, H, W) or (C, H, W); `stride` is the window's size by default.
+
+    Returns y (N, C, OH, OW), or (y, indices) with the flat position in the H x W plane of each maximum,
+    int64. The first of equal maxima wins, padding never does, and NaN propagates (of several the last, as
+    in PyTorch). Padding must be smaller than the dilated window.
+    """
+    x, batched = _batched(_array("x", x, _IMAGE), 4)
+    spec = _pool_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
+    shape = spec.y_shape if batched else spec.y_shape[1:]
+    result = _result(out, shape, x.dtype, (x,))
+    indices = np.empty(shape, np.int64) if return_indices else None
+    chosen = _resolve(backend, spec, "forward", x.dtype)
+    if spec.N:
+        positions = None if indices is None else indices.reshape(spec.y_shape)
+        y = result.reshape(spec.y_shape)
+        chosen.operations.max_pool_forward(spec, _ready(x, x.shape, x.dtype), y, positions)
+    delivered = _delivered(result, out)
+    return (delivered, indices) if return_indices else delivered
+
+
+def max_pool2d_backward(
+    dy: np.ndarray,
+    x: np.ndarray,
+    kernel_size: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    indices: np.ndarray | None = None,
+    backend: str = "auto",
+) -> np.ndarray:
+    """Gradient of `max_pool2d(x, kernel_size, ...)`: each dy (N, C, OH, OW) goes to its maximum.
+
+    `indices` are those of the forward pass; without them they are found again. Returns dx of x's shape.
+    """
+    x, batched = _batched(_array("x", x, _IMAGE), 4)
+    spec = _pool_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
+    shape = spec.y_shape if batched else spec.y_shape[1:]
+    dy = _ready(_gradient(dy, shape), spec.y_shape, x.dtype)
+    if indices is not None:
+        indices = _ready(_checked_indices(indices, shape, spec), spec.y_shape, np.dtype(np.int64))
+    chosen = _resolve(backend, spec, "dx", x.dtype)
+    dx = np.empty(spec.x_shape, x.dtype)
+    if spec.N:
+        if indices is None:
+            found = np.empty(spec.y_shape, np.int64)
+            scratch = np.empty(spec.y_shape, x.dtype)
+            chosen.operations.max_pool_forward(spec, _ready(x, x.shape, x.dtype), scratch, found)
+            indices = readonly(found)
+        chosen.operations.max_pool_dx(spec, dy, indices, dx)
+    return dx if batched else dx[0]
+
+
+def avg_pool2d(
+    x: np.ndarray,
+    kernel_size: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    backend: str = "auto",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """The mean of each window of x (N, C, H, W) or (C, H, W); `stride` is the window's size by default.
+
+    Padding counts as zeros, or not at all without `count_include_pad`. Returns y (N, C, OH, OW).
+    """
+    x, batched = _batched(_array("x", x, _IMAGE), 4)
+    spec = _pool_spec("avg", x.shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    result = _result(out, spec.y_shape if batched else spec.y_shape[1:], x.dtype, (x,))
+    chosen = _resolve(backend, spec, "forward", x.dtype)
+    if spec.N:
+        y = result.reshape(spec.y_shape)
+        chosen.operations.avg_pool_forward(spec, _ready(x, x.shape, x.dtype), y)
+    return _delivered(result, out)
+
+
+def avg_pool2d_backward(
+    dy: np.ndarray,
+    x_shape: tuple[int, ...],
+    kernel_size: Any,
+    *,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    backend: str = "auto",
+) -> np.ndarray:
+    """Gradient of `avg_pool2d` for an x of `x_shape`: each dy is shared out evenly among its window.
+
+    dy (N, C, OH, OW). Returns dx of `x_shape`, of dy's dtype.
+    """
+    shape = tuple(x_shape)
+    if len(shape) not in _IMAGE or not all(map(is_int, shape)):
+        raise ValueError(f"x_shape is {x_shape!r}; expected {_expected(_IMAGE)}")
+    batched = len(shape) == 4
+    full = shape if batched else (1, *shape)
+    spec = _pool_spec("avg", full, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    dy = _ready(_gradient(dy, spec.y_shape if batched else spec.y_shape[1:]), spec.y_shape, dy.dtype)
+    chosen = _resolve(backend, spec, "dx", dy.dtype)
+    dx = np.empty(spec.x_shape, dy.dtype)
+    if spec.N:
+        chosen.operations.avg_pool_dx(spec, dy, dx)
+    return dx if batched else dx[0]
+
+
+def _expected(shapes: dict[int, str]) -> str:
+    return " or ".join(shapes.values())
+
+
+def _array(name: str, value: object, shapes: dict[int, str]) -> np.ndarray:
+    """`value` if it is a float array with as many dimensions as one of `shapes` has."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} is {type(value).__name__}; expected a NumPy array {_expected(shapes)}")
+    if value.dtype != np.float32 and value.dtype != np.float64:
+        raise TypeError(f"{name} has dtype {value.dtype}; expected float32 or float64")
+    if value.ndim not in shapes:
+        raise ValueError(f"{name} has shape {value.shape}; expected {_expected(shapes)}")
+    return value
+
+
+def _batched(x: np.ndarray, ndim: int) -> tuple[np.ndarray, bool]:
+    return (x, True) if x.ndim == ndim else (x[None], False)
+
+
+def _ready(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """`array` as backends get it: of `shape` and `dtype`, C-contiguous, aligned, read-only."""
+    array = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+    return readonly(array.reshape(shape).view())
+
+
+def _gradient(dy: object, shape: tuple[int, ...]) -> np.ndarray:
+    dy = _array("dy", dy, {len(shape): str(shape)})
+    if dy.shape != shape:
+        raise ValueError(f"dy has shape {dy.shape}; expected the result's {shape}")
+    return dy
+
+
+def _checked_indices(indices: object, shape: tuple[int, ...], spec: PoolSpec) -> np.ndarray:
+    if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
+        what = indices.dtype if isinstance(indices, np.ndarray) else type(indices).__name__
+        raise TypeError(f"indices is {what}; expected the int64 array of the forward pass")
+    if indices.shape != shape:
+        raise ValueError(f"indices has shape {indices.shape}; expected the result's {shape}")
+    if indices.size and (indices.min() < 0 or indices.max() >= spec.H * spec.W):
+        raise ValueError(
+            f"indices lie in {indices.min()}..{indices.max()}; expected positions in the {spec.H}x{spec.W} "
+            f"plane, 0..{spec.H * spec.W - 1}"
+        )
+    return indices
+
+
+def _result(
+    out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype, inputs: tuple[np.ndarray | None, ...]
+) -> np.ndarray:
+    """Where the backend writes: `out` itself where it can, else a new array."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is {type(out).__name__}; expected a NumPy array {shape} of {dtype}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out is {out.shape} of {out.dtype}; expected {shape} of {dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; expected an array that can be written to")
+    overlaps = any(np.may_share_memory(out, array) for array in inputs if array is not None)
+    usable = out.flags.c_contiguous and out.flags.aligned and not overlaps
+    return out if usable else np.empty(shape, dtype)
+
+
+def _delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None or out is result:
+        return result
+    out[...] = result
+    return out
+
+
+def _resolve(backend: str, spec: Spec, op: Op, dtype: np.dtype) -> Backend:
+    chosen = get_backend(choose(spec, op, dtype) if backend == "auto" else backend)
+    reason = chosen.unsupported(spec, op, dtype)
+    if reason:
+        raise ValueError(f"backend {chosen.name!r} does not support {op} of {spec.descriptor}: {reason}")
+    return chosen
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+
+
+def _conv_spec(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
+) -> ConvSpec:
+    geometry = map(_hashable, (stride, padding, dilation, groups))
+    return _cached_conv_spec(x_shape, w_shape, *geometry)
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _cached_conv_spec(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
+) -> ConvSpec:
+    shapes = f"x: {x_shape}, w: {w_shape}, groups={groups}"
+    if is_int(groups) and groups > 0 and not x_shape[1] % groups and w_shape[1] * groups != x_shape[1]:
+        per_group = "" if groups == 1 else f" in {groups} groups of {x_shape[1] // groups}"
+        raise ValueError(f"w has {w_shape[1]} input channels but x has {x_shape[1]}{per_group} ({shapes})")
+    (N, C, H, W), (K, _, R, S) = x_shape, w_shape
+    return ConvSpec(N, C, H, W, K, R, S, stride, padding, dilation, groups)
+
+
+def _conv1d_spec(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
+) -> ConvSpec:
+    """The 2-D spec of height 1."""
+    (N, C, L), (K, per_group, R) = x_shape, w_shape
+    along = [
+        value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
+        for value in (stride, padding, dilation)
+    ]
+    stride, padding, dilation = along
+    for name, value in (("stride", stride), ("dilation", dilation)):
+        if not is_int(value):
+            raise TypeError(f"{name} is {value!r}; expected an int")
+    if is_int(padding):
+        padding = (padding, padding)
+    if not isinstance(padding, str):
+        if not isinstance(padding, tuple | list) or len(padding) != 2 or not all(map(is_int, padding)):
+            raise TypeError(f'padding is {padding!r}; expected an int, (left, right), "same" or "valid"')
+        padding = ((0, 0), padding)
+    return _conv_spec((N, C, 1, L), (K, per_group, 1, R), (1, stride), padding, (1, dilation), groups)
+
+
+def _pool_spec(
+    mode: str,
+    x_shape: tuple[int, ...],
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> PoolSpec:
+    geometry = map(_hashable, (kernel_size, stride, padding, dilation))
+    return _cached_pool_spec(mode, x_shape, *geometry, bool(ceil_mode), bool(count_include_pad))
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _cached_pool_spec(
+    mode: Any,
+    x_shape: tuple[int, ...],
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> PoolSpec:
+    kernel = as_pair("kernel_size", kernel_size)
+    N, C, H, W = x_shape
+    return PoolSpec(mode, N, C, H, W, *kernel, stride, padding, dilation, ceil_mode, count_include_pad)

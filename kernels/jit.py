@@ -1,0 +1,84 @@
+"""Compiling loops with Numba so that they are cached, parallel where it pays, and safe to call.
+
+Each function is compiled twice, at need: with its `prange` loops parallel, and serial. The serial one
+serves small work, where starting threads costs more than it saves, and the cases in which a parallel
+launch is not safe: a second Python thread while one is under way (Numba's workqueue layer is not
+thread-safe, and two teams on the same cores gain nothing), and a process forked from one that has
+already launched (GNU OpenMP does not survive a fork).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import numba
+
+# Sums may be reordered and fused, but NaN and infinity keep their meaning: max pooling propagates them.
+_OPTIONS: dict[str, Any] = {
+    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
+    "error_model": "numpy",
+    "nogil": True,
+}
+# Below this many operations (some 20 microseconds of one core) a launch of threads costs more than it saves.
+_LEAST_PARALLEL_WORK = 400_000
+
+
+class _Launches:
+    """Whether a parallel launch is safe right now."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.forked_from_launched = False
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+        try:
+            numba.threading_layer()
+        except ValueError:  # not launched yet: the child starts threads of its own
+            return
+        self.forked_from_launched = True
+
+
+_launches = _Launches()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_launches.after_fork)
+
+
+class Kernel:
+    """A compiled function, serial or parallel as the work and the process allow."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.__doc__ = function.__doc__
+        self.serial = _compile(function)
+        # Numba's cache tells functions apart by qualified name, not by options: the twin needs its own.
+        twin = FunctionType(function.__code__, function.__globals__, function.__name__)
+        twin.__qualname__ = f"{function.__qualname__}_parallel"
+        self.parallel = _compile(twin, parallel=True)
+
+    def __call__(self, work: int, *arguments: Any) -> None:
+        """Run on `arguments`; `work` is the number of operations to expect."""
+        wanted = work >= _LEAST_PARALLEL_WORK and not _launches.forked_from_launched
+        if wanted and numba.get_num_threads() > 1 and _launches.lock.acquire(blocking=False):
+            try:
+                self.parallel(*arguments)
+            finally:
+                _launches.lock.release()
+        else:
+            self.serial(*arguments)
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    try:
+        compiled: Callable[..., Any] = numba.njit(cache=True, **_OPTIONS, **options)(function)
+    except RuntimeError:  # nowhere to write a cache: an install that is read-only, and no home
+        compiled = numba.njit(**_OPTIONS, **options)(function)
+    return compiled
+
+
+def helper(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled function for use inside kernels."""
+    return _compile(function)

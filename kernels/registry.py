@@ -1,0 +1,120 @@
+"""The backends: what each is, where it lives, and what every one of them offers.
+
+A backend is a module with the functions of `Operations` and one line in `_BACKENDS`. Its module, and
+whatever that needs, is imported at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol, cast
+
+import numpy as np
+
+from kernels.spec import ConvSpec, PoolSpec, Spec
+
+Op = Literal["forward", "dx", "dw"]
+EXACT = 0.0
+"""The numeric class of a backend that equals the reference on integer-valued inputs."""
+
+
+class Operations(Protocol):
+    """What a backend's module offers.
+
+    The arrays are validated, C-contiguous and of one dtype, and N is at least 1; inputs are read-only,
+    the last arguments are the results, to be filled whole. Shapes are those of the spec.
+    """
+
+    conv_forward: Callable[[ConvSpec, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray], None]
+    """(spec, x, w, b or None, y)"""
+    conv_dx: Callable[[ConvSpec, np.ndarray, np.ndarray, np.ndarray], None]
+    """(spec, dy, w, dx)"""
+    conv_dw: Callable[[ConvSpec, np.ndarray, np.ndarray, np.ndarray], None]
+    """(spec, dy, x, dw)"""
+    conv_db: Callable[[ConvSpec, np.ndarray, np.ndarray], None]
+    """(spec, dy, db)"""
+    max_pool_forward: Callable[[PoolSpec, np.ndarray, np.ndarray, np.ndarray | None], None]
+    """(spec, x, y, indices or None): int64 flat positions in the H x W plane"""
+    max_pool_dx: Callable[[PoolSpec, np.ndarray, np.ndarray, np.ndarray], None]
+    """(spec, dy, indices, dx)"""
+    avg_pool_forward: Callable[[PoolSpec, np.ndarray, np.ndarray], None]
+    """(spec, x, y)"""
+    avg_pool_dx: Callable[[PoolSpec, np.ndarray, np.ndarray], None]
+    """(spec, dy, dx)"""
+    supports: Callable[[Spec, Op, np.dtype], str | None]
+    """(spec, op, dtype): why not, or None where it is supported"""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation: its name, what it is, its module, what that needs, and how exact it is.
+
+    `requires` names an optional library, or is None. `tolerance` is `EXACT`, or the largest error
+    relative to the largest output that the method is allowed. `compiles` says that the first call of a
+    kind takes seconds.
+    """
+
+    name: str
+    summary: str
+    module: str
+    requires: str | None
+    tolerance: float
+    compiles: bool
+
+    @cached_property
+    def operations(self) -> Operations:
+        """The backend's functions; imports its module."""
+        if self.unavailable:
+            raise ValueError(f"backend {self.name!r} is unavailable: {self.unavailable}")
+        return cast(Operations, importlib.import_module(self.module))
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why the backend cannot be used here, or None."""
+        if self.requires and importlib.util.find_spec(self.requires) is None:
+            return f"{self.requires} is not installed"
+        return None
+
+    def unsupported(self, spec: Spec, op: Op, dtype: np.dtype) -> str | None:
+        """Why the backend cannot do `op` on `spec` in `dtype`, or None."""
+        return self.operations.supports(spec, op, dtype)
+
+
+def everything(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
+    """`supports` of a backend without gaps."""
+    return None
+
+
+_BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend("loops", "nested loops over every index", "kernels.loops", None, EXACT, False),
+        Backend("window", "one sum of products per output position", "kernels.window", None, EXACT, False),
+        Backend("im2col", "the window matrix, then one matmul", "kernels.im2col", None, EXACT, False),
+        Backend("einsum", "strided windows, not copied, then einsum", "kernels.einsum", None, EXACT, False),
+        Backend("numba", "the loops compiled and parallel", "kernels.numba_loops", "numba", EXACT, True),
+    )
+}
+
+
+def backends() -> tuple[str, ...]:
+    """The names of all backends, from the plainest on."""
+    return tuple(_BACKENDS)
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names of the backends that can be used here: those whose libraries are installed."""
+    return tuple(name for name, backend in _BACKENDS.items() if not backend.unavailable)
+
+
+def get_backend(name: str) -> Backend:
+    """The backend called `name`. Raises ValueError with the valid names for an unknown one."""
+    if not isinstance(name, str):
+        raise TypeError(f"backend is {name!r}; expected one of {', '.join(backends())}")
+    if name not in _BACKENDS:
+        raise ValueError(f"backend is {name!r}; expected one of {', '.join(('auto', *backends()))}")
+    return _BACKENDS[name]
