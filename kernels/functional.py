@@ -172,23 +172,23 @@ def _conv_backward(
         if name not in _GRADIENTS:
             raise ValueError(f"need holds {name!r}; expected some of 'dx', 'dw', 'db'")
     dtype = x.dtype
-    dy, x, w = _ready(dy, spec.y_shape, dtype), _ready(x, spec.x_shape, dtype), _ready(w, spec.w_shape, dtype)
+    dy = _ready(dy, spec.y_shape, dtype)
     dx = dw = db = None
     if "dx" in wanted:
-        dx = np.empty(spec.x_shape, dtype)
         chosen = _resolve(backend, spec, "dx", dtype)
+        dx = np.empty(spec.x_shape, dtype)
         if spec.N:
-            chosen.operations.conv_dx(spec, dy, w, dx)
+            chosen.operations.conv_dx(spec, dy, _ready(w, spec.w_shape, dtype), dx)
     if "dw" in wanted or "db" in wanted:
         chosen = _resolve(backend, spec, "dw", dtype)
-        if "dw" in wanted:
-            dw = np.zeros(spec.w_shape, dtype)
-            if spec.N:
-                chosen.operations.conv_dw(spec, dy, x, dw)
-        if "db" in wanted:
-            db = np.zeros(spec.K, dtype)
-            if spec.N:
-                chosen.operations.conv_db(spec, dy, db)
+    if "dw" in wanted:
+        dw = np.zeros(spec.w_shape, dtype)
+        if spec.N:
+            chosen.operations.conv_dw(spec, dy, _ready(x, spec.x_shape, dtype), dw)
+    if "db" in wanted:
+        db = np.zeros(spec.K, dtype)
+        if spec.N:
+            chosen.operations.conv_db(spec, dy, db)
     return dx, dw, db
 
 

@@ -1,0 +1,208 @@
+"""One operation on one layer with its data: to be computed by any backend, and to be checked.
+
+Tests, benchmarks and tuning all go through `Problem`, so that whatever is timed has been compared with
+the same reference under the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from kernels import functional, reference
+from kernels.registry import EXACT, Op, get_backend
+from kernels.spec import ConvSpec, PoolSpec, Spec
+
+OPS: tuple[Op, ...] = ("forward", "dx", "dw")
+
+
+def ops_of(spec: Spec) -> tuple[Op, ...]:
+    """The operations that a layer has: pooling has no weights."""
+    return OPS if isinstance(spec, ConvSpec) else OPS[:2]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How far results are from the reference: `error` relative to its largest value, and what is wrong."""
+
+    error: float
+    wrong: str | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`op` ("forward", "dx", "dw") of `spec` on `arrays`: x, w, b, dy, indices, as far as needed."""
+
+    spec: Spec
+    op: Op
+    arrays: Mapping[str, np.ndarray]
+
+    @classmethod
+    def random(
+        cls, spec: Spec, op: Op, dtype: DTypeLike = np.float32, seed: int = 0, x: np.ndarray | None = None
+    ) -> Problem:
+        """Standard normal data; or the given x (N, C, H, W) with weights and gradients of that kind."""
+        rng = np.random.default_rng(seed)
+        return cls._of(spec, op, lambda shape: rng.standard_normal(shape).astype(dtype), x)
+
+    @classmethod
+    def integers(cls, spec: Spec, op: Op, dtype: DTypeLike = np.float32, seed: int = 0) -> Problem:
+        """Integer-valued data, -4 to 4, on which exact backends make no rounding error at all.
+
+        Sums stay below 2**24 for up to a million terms; what average pooling shares out is a multiple of
+        each of its divisors.
+        """
+        rng = np.random.default_rng(seed)
+        shared = int(np.lcm.reduce(np.unique(spec.divisors))) if _is_average(spec) and op == "dx" else 1
+        return cls._of(spec, op, lambda shape: (shared * rng.integers(-4, 5, shape)).astype(dtype))
+
+    @classmethod
+    def _of(cls, spec: Spec, op: Op, draw: Any, x: np.ndarray | None = None) -> Problem:
+        x = draw(spec.x_shape) if x is None else x
+        arrays = {"x": x}
+        if op != "forward":
+            arrays["dy"] = draw(spec.y_shape)
+        if isinstance(spec, ConvSpec):
+            if op != "dw":
+                arrays["w"] = draw(spec.w_shape)
+            if op == "forward":
+                arrays["b"] = draw(spec.K)
+        elif op == "dx" and spec.mode == "max":
+            arrays["indices"] = reference.max_pool_forward(spec, x)[1]
+        return cls(spec, op, arrays)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.arrays["x"].dtype
+
+    def run(self, backend: str) -> tuple[np.ndarray, ...]:
+        """Compute by the public functions: (y,), (dx,) or (dw, db)."""
+        spec, arrays = self.spec, self.arrays
+        if isinstance(spec, ConvSpec):
+            return _run_conv(spec, self.op, arrays, backend)
+        window: dict[str, Any] = {
+            "kernel_size": (spec.R, spec.S),
+            "stride": spec.stride,
+            "padding": spec.padding,
+            "ceil_mode": spec.ceil_mode,
+            "backend": backend,
+        }
+        if spec.mode == "max":
+            window["dilation"] = spec.dilation
+            if self.op == "forward":
+                return (functional.max_pool2d(arrays["x"], **window),)
+            indices = arrays["indices"]
+            return (functional.max_pool2d_backward(arrays["dy"], arrays["x"], indices=indices, **window),)
+        window["count_include_pad"] = spec.count_include_pad
+        if self.op == "forward":
+            return (functional.avg_pool2d(arrays["x"], **window),)
+        return (functional.avg_pool2d_backward(arrays["dy"], spec.x_shape, **window),)
+
+    @cached_property
+    def reference(self) -> tuple[np.ndarray, ...]:
+        """What `run` should return, in float64."""
+        return _reference(self.spec, self.op, self.arrays)
+
+    @cached_property
+    def bounds(self) -> tuple[np.ndarray, ...]:
+        """The largest rounding error that any order of summation can make, for each element.
+
+        A sum of n products in unit roundoff u is off by at most n u / (1 - n u) times the sum of their
+        absolute values (N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., section
+        3.1), and that sum is the reference on the absolute values of the data.
+        """
+        absolute = {
+            name: array if name == "indices" else np.abs(array) for name, array in self.arrays.items()
+        }
+        unit = np.finfo(self.dtype).eps / 2
+        terms = _terms(self.spec, self.op)
+        gamma = terms * unit / (1 - terms * unit)
+        return tuple(gamma * array for array in _reference(self.spec, self.op, absolute))
+
+    def judge(self, backend: str, results: tuple[np.ndarray, ...]) -> Verdict:
+        """Compare a backend's results with the reference, by the backend's own numeric class."""
+        tolerance = get_backend(backend).tolerance
+        error, wrong = 0.0, None
+        for name, result, expected, bound in zip(
+            self._names, results, self.reference, self.bounds, strict=True
+        ):
+            if result.shape != expected.shape or result.dtype != self.dtype:
+                found = f"{name} is {result.shape} of {result.dtype}"
+                return Verdict(np.inf, f"{found}; expected {expected.shape} of {self.dtype}")
+            largest = float(np.abs(expected).max(initial=0)) or 1.0
+            distance = np.abs(result - expected)
+            here = float(distance.max(initial=0)) / largest
+            allowed = bound if tolerance == EXACT else np.full_like(bound, tolerance * largest)
+            if not (distance <= allowed).all():
+                wrong = f"{name} is off by {here:.1e} of its largest value, more than rounding explains"
+            error = max(error, here)
+        return Verdict(error, wrong)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return {"forward": ("y",), "dx": ("dx",), "dw": ("dw", "db")}[self.op]
+
+
+def _is_average(spec: Spec) -> bool:
+    return isinstance(spec, PoolSpec) and spec.mode == "avg"
+
+
+def _terms(spec: Spec, op: Op) -> int:
+    """How many roundings at most go into one value: its products, and a bias or a division."""
+    if isinstance(spec, PoolSpec):
+        return 0 if spec.mode == "max" and op == "forward" else spec.R * spec.S + 1
+    if op == "dw":
+        return spec.N * spec.OH * spec.OW
+    return (spec.C if op == "forward" else spec.K) // spec.groups * spec.R * spec.S + 1
+
+
+def _run_conv(
+    spec: ConvSpec, op: Op, arrays: Mapping[str, np.ndarray], backend: str
+) -> tuple[np.ndarray, ...]:
+    if spec.is_1d:
+        geometry: dict[str, Any] = {
+            "stride": spec.stride[1],
+            "padding": spec.padding[1],
+            "dilation": spec.dilation[1],
+        }
+        arrays = {name: array if name == "b" else array[:, :, 0] for name, array in arrays.items()}
+        forward: Any = functional.conv1d
+        backward: Any = functional.conv1d_backward
+        w_shape: tuple[int, ...] = spec.w_shape[:2] + spec.w_shape[3:]
+    else:
+        geometry = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation}
+        forward, backward = functional.conv2d, functional.conv2d_backward
+        w_shape = spec.w_shape
+    if op == "forward":
+        y = forward(arrays["x"], arrays["w"], arrays["b"], **geometry, groups=spec.groups, backend=backend)
+        return (y.reshape(spec.y_shape),)
+    # dw needs no weights, only their shape.
+    w = arrays["w"] if op == "dx" else np.broadcast_to(arrays["x"].dtype.type(0), w_shape)
+    need = ("dx",) if op == "dx" else ("dw", "db")
+    gradients = backward(
+        arrays["dy"], arrays["x"], w, **geometry, groups=spec.groups, backend=backend, need=need
+    )
+    if op == "dx":
+        return (gradients.dx.reshape(spec.x_shape),)
+    return gradients.dw.reshape(spec.w_shape), gradients.db
+
+
+def _reference(spec: Spec, op: Op, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    if isinstance(spec, ConvSpec):
+        if op == "forward":
+            return (reference.conv_forward(spec, arrays["x"], arrays["w"], arrays["b"]),)
+        if op == "dx":
+            return (reference.conv_dx(spec, arrays["dy"], arrays["w"]),)
+        return reference.conv_dw(spec, arrays["dy"], arrays["x"]), reference.conv_db(spec, arrays["dy"])
+    if spec.mode == "max":
+        if op == "forward":
+            return (reference.max_pool_forward(spec, arrays["x"])[0],)
+        return (reference.max_pool_dx(spec, arrays["dy"], arrays["indices"]),)
+    if op == "forward":
+        return (reference.avg_pool_forward(spec, arrays["x"]),)
+    return (reference.avg_pool_dx(spec, arrays["dy"]),)
