@@ -48,18 +48,20 @@ class Problem:
     ) -> Problem:
         """Standard normal data; or the given x (N, C, H, W) with weights and gradients of that kind."""
         rng = np.random.default_rng(seed)
-        return cls._of(spec, op, lambda shape: rng.standard_normal(shape).astype(dtype), x)
+        return cls._of(spec, op, lambda shape: np.asarray(rng.standard_normal(shape), dtype), x)
 
     @classmethod
     def integers(cls, spec: Spec, op: Op, dtype: DTypeLike = np.float32, seed: int = 0) -> Problem:
         """Integer-valued data, -4 to 4, on which exact backends make no rounding error at all.
 
-        Sums stay below 2**24 for up to a million terms; what average pooling shares out is a multiple of
-        each of its divisors.
+        Sums stay below 2**24 for up to a million terms; what average pooling divides is a multiple of each
+        of its divisors.
         """
         rng = np.random.default_rng(seed)
-        shared = int(np.lcm.reduce(np.unique(spec.divisors))) if _is_average(spec) and op == "dx" else 1
-        return cls._of(spec, op, lambda shape: (shared * rng.integers(-4, 5, shape)).astype(dtype))
+        unit = 1
+        if isinstance(spec, PoolSpec) and spec.mode == "avg":
+            unit = int(np.lcm.reduce(np.unique(spec.divisors)))
+        return cls._of(spec, op, lambda shape: (unit * rng.integers(-4, 5, shape)).astype(dtype))
 
     @classmethod
     def _of(cls, spec: Spec, op: Op, draw: Any, x: np.ndarray | None = None) -> Problem:
@@ -146,10 +148,6 @@ class Problem:
     @property
     def _names(self) -> tuple[str, ...]:
         return {"forward": ("y",), "dx": ("dx",), "dw": ("dw", "db")}[self.op]
-
-
-def _is_average(spec: Spec) -> bool:
-    return isinstance(spec, PoolSpec) and spec.mode == "avg"
 
 
 def _terms(spec: Spec, op: Op) -> int:

@@ -81,8 +81,7 @@ def max_pool_dx(spec: PoolSpec, dy: np.ndarray, indices: np.ndarray) -> np.ndarr
     planes = spec.N * spec.C
     flat = indices.reshape(planes, -1) + np.arange(planes)[:, None] * (spec.H * spec.W)
     summed = np.bincount(flat.ravel(), weights=dy.astype(FLOAT64).ravel(), minlength=planes * spec.H * spec.W)
-    dx: np.ndarray = summed.reshape(spec.x_shape)
-    return dx
+    return np.asarray(summed.reshape(spec.x_shape))
 
 
 def avg_pool_forward(spec: PoolSpec, x: np.ndarray) -> np.ndarray:
