@@ -1,0 +1,99 @@
+"""The facts about the machine without which a time means nothing."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+from threadpoolctl import threadpool_info
+
+from benchmarks.options import usable_cores
+
+_PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "pytest-benchmark", "convbench")
+_TELLING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
+_CPU0 = Path("/sys/devices/system/cpu/cpu0")
+
+
+def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Everything about this machine that a result should keep; `cpu` is py-cpuinfo's answer."""
+    flags = set(cpu.get("flags", ()))
+    return {
+        "cpu": cpu.get("brand_raw") or platform.processor() or platform.machine(),
+        "cores": usable_cores(),
+        "isa": [flag for flag in _TELLING_FLAGS if flag in flags],
+        "caches": _caches(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "blas": _blas(),
+        "numba": _numba(),
+        "threads": threads,
+        "governor": _read(_CPU0 / "cpufreq" / "scaling_governor"),
+        "load_start": load(),
+    }
+
+
+def load() -> float:
+    """Processes that wanted a core, on average over the last minute."""
+    return round(psutil.getloadavg()[0], 2)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+def _caches() -> dict[str, int]:
+    """Bytes of core 0's caches: L1d, L2, L3; empty where Linux does not tell."""
+    sizes = {}
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    for index in sorted(_CPU0.glob("cache/index*")):
+        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+        if level and size and kind in ("Data", "Unified"):
+            number = int(size.rstrip("KMG")) * units.get(size[-1], 1)
+            sizes["L1d" if level == "1" else f"L{level}"] = number
+    return sizes
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _blas() -> list[dict[str, Any]]:
+    import numpy.linalg  # noqa: F401  (loads the BLAS that threadpoolctl then sees)
+
+    return [
+        {
+            "library": pool["internal_api"],
+            "prefix": pool.get("prefix"),
+            "version": pool.get("version"),
+            "architecture": pool.get("architecture"),
+            "threads": pool["num_threads"],
+        }
+        for pool in threadpool_info()
+        if pool["user_api"] == "blas"
+    ]
+
+
+def _numba() -> dict[str, Any] | None:
+    try:
+        import numba
+    except ImportError:
+        return None
+    try:
+        layer = numba.threading_layer()
+    except ValueError:  # nothing has run in parallel yet
+        layer = None
+    return {"threads": numba.get_num_threads(), "layer": layer}

@@ -1,0 +1,138 @@
+"""One benchmark run: its cases, what became of them, and what the saved file says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.budget import Forecast, Forecaster
+from benchmarks.inputs import make_problem
+from benchmarks.measure import FirstCalls
+from benchmarks.options import Options
+from kernels import get_backend
+from kernels.problem import Problem, ops_of
+from kernels.registry import Op
+from kernels.spec import Spec
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """`op` on `layer` (with its batch) of `suite`, by `backend`."""
+
+    suite: str
+    layer: Spec
+    op: Op
+    backend: str
+    dtype: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.op}-b{self.layer.N}-{self.backend}"
+
+    @property
+    def name(self) -> str:
+        return self.layer.name or self.layer.descriptor
+
+    @property
+    def group(self) -> str:
+        """What is compared: the same work by different backends."""
+        return f"{self.name} {self.op} batch {self.layer.N}"
+
+    def facts(self, threads: int) -> dict[str, Any]:
+        """What a saved result says of its case."""
+        layer = self.layer
+        return {
+            "schema": SCHEMA,
+            "suite": self.suite,
+            "layer": self.name,
+            "kind": layer.kind,
+            "op": self.op,
+            "backend": self.backend,
+            "batch": layer.N,
+            "dtype": self.dtype,
+            "threads": threads,
+            "descriptor": layer.descriptor,
+            "flops": layer.flops,
+            "least_bytes": layer.least_bytes(self.dtype),
+            "im2col_bytes": layer.im2col_bytes(self.dtype),
+        }
+
+
+def cases(options: Options) -> Iterator[Case]:
+    """Every case of a run: by layer, operation and batch, small batches first, backends side by side.
+
+    Raises ValueError for a suite that cannot be read.
+    """
+    for suite, layer in options.layers():
+        for op in ops_of(layer):
+            if op in options.ops:
+                for batch in options.batch_sizes:
+                    for backend in options.backends:
+                        yield Case(suite, layer.with_batch(batch), op, backend, options.dtype)
+
+
+@lru_cache(maxsize=1)
+def problem_of(layer: Spec, op: Op, dtype: str) -> Problem:
+    """The data of a case, kept for the next backend."""
+    return make_problem(layer, op, dtype)
+
+
+@dataclass
+class Run:
+    """The state of a run; `skipped` and `failed` go into the saved file beside the times."""
+
+    options: Options
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.first_calls = FirstCalls()
+        self.forecaster = Forecaster(self.options.budget_s, self.first_calls)
+
+    def reason_to_skip(self, case: Case) -> str | None:
+        """Why a case is not run, which is also noted; None where it is."""
+        predicted: Forecast | None = None
+        reason = get_backend(case.backend).unsupported(case.layer, case.op, np.dtype(case.dtype))
+        if reason is None:
+            reason = _too_large(case)
+        if reason is None:
+            predicted = self.forecaster.forecast(case.layer, case.op, case.backend, case.dtype)
+            if not predicted.fits:
+                reason = f"predicted {predicted.call_s:.2g} s a call, over the budget"
+        if reason is not None:
+            self.skipped.append(
+                {
+                    **case.facts(self.options.threads),
+                    "predicted_s": predicted.call_s if predicted else None,
+                    "reason": reason,
+                }
+            )
+        return reason
+
+    def fail(self, case: Case, reason: str) -> None:
+        self.failed.append({**case.facts(self.options.threads), "predicted_s": None, "reason": reason})
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "options": self.options.as_dict(),
+            "skipped": self.skipped,
+            "failed": self.failed,
+        }
+
+
+def _too_large(case: Case) -> str | None:
+    """Why a case does not fit into memory: data, gradients and window matrix, and the float64 reference."""
+    layer = case.layer
+    need = layer.least_bytes(case.dtype) + layer.im2col_bytes(case.dtype) + 3 * layer.least_bytes("float64")
+    available = psutil.virtual_memory().available
+    if need > available:
+        return f"needs up to {need / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are available"
+    return None

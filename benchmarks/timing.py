@@ -1,0 +1,40 @@
+"""The life of one case: forecast, compile, check, memory, and only then its time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks.measure import TRACING_FACTOR, peak_bytes, rounds_for, warm_up_rounds_for
+from benchmarks.run import Case, Run, problem_of
+
+
+def time_case(case: Case, run: Run, benchmark: Any) -> None:
+    """Check `case` and time it with pytest-benchmark's fixture; skip or fail it visibly."""
+    reason = run.reason_to_skip(case)
+    if reason:
+        pytest.skip(f"{case.backend}: {reason}")
+    problem = problem_of(case.layer, case.op, case.dtype)
+    call_s, results = run.first_calls.run(problem, case.backend)
+    verdict = problem.judge(case.backend, results)
+    if verdict.wrong:
+        run.fail(case, verdict.wrong)
+        pytest.fail(f"{case.id}: {verdict.wrong}", pytrace=False)
+    del results
+    traceable = call_s * TRACING_FACTOR <= run.options.budget_s
+    benchmark.group = case.group
+    benchmark.extra_info = {
+        **case.facts(run.options.threads),
+        "peak_bytes": peak_bytes(lambda: problem.run(case.backend)) if traceable else None,
+        "error": verdict.error,
+        "compile_s": run.first_calls.spent_s(case.backend, case.layer.kind, case.op),
+    }
+    benchmark.pedantic(
+        problem.run,
+        args=(case.backend,),
+        rounds=rounds_for(call_s),
+        warmup_rounds=warm_up_rounds_for(call_s),
+    )
+    if benchmark.enabled:
+        run.forecaster.record(case.layer, case.op, case.backend, case.dtype, benchmark.stats.stats.median)

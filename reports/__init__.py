@@ -1,0 +1,7 @@
+"""Reports on saved benchmark results: one tidy DataFrame, tables, figures, and an HTML page."""
+
+from reports.loading import Results, Run, load, load_results
+from reports.page import write
+from reports.summarizing import summary
+
+__all__ = ["Results", "Run", "load", "load_results", "summary", "write"]

@@ -1,0 +1,90 @@
+"""The report in ten lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from reports import tables
+from reports.wording import clip, count, error, listing, percent, seconds, significant, times
+
+WIDTH = 100
+DEFAULT_BASELINE = "loops"
+
+
+def summary(frame: pd.DataFrame, baseline: str = DEFAULT_BASELINE) -> str:
+    """At most ten lines of at most 100 columns on the rows of `load`.
+
+    What was timed; the backend that is fastest most often, per op; speed-ups over `baseline`; the
+    largest error; memory, compile time and noise.
+    """
+    rows = tables.latest(frame)
+    lines = [_counts(rows), *_winners(rows), *_speedups(rows, baseline), *_extremes(rows)]
+    return "\n".join(clip(line, WIDTH) for line in lines[:10])
+
+
+def _counts(rows: pd.DataFrame) -> str:
+    numbers = rows["status"].value_counts()
+    timed, skipped, failed = (int(numbers.get(status, 0)) for status in ("timed", "skipped", "failed"))
+    scope = (
+        count(rows["layer"].nunique(), "layer"),
+        count(rows["batch"].nunique(), "batch size"),
+        count(rows["backend"].nunique(), "backend"),
+    )
+    return f"{count(timed, 'case')} timed, {skipped:,} skipped, {failed:,} failed: {listing(scope)}"
+
+
+def _winners(rows: pd.DataFrame) -> Iterator[str]:
+    best = tables.fastest(rows)
+    for op in tables.ops(best)[:3]:
+        here = best[best.op == op]
+        first, *others = here["backend"].value_counts().items()
+        rest = "".join(f", {backend} in {wins:,}" for backend, wins in others[:3])
+        total = count(len(here), "case")
+        yield f"Fastest {op}: {first[0]} in {first[1]:,} of {total} (layer and batch size){rest}"
+
+
+def _speedups(rows: pd.DataFrame, baseline: str) -> Iterator[str]:
+    ratios = tables.speedups(rows, baseline)
+    measured = ratios[~ratios["predicted"]]
+    if measured.empty:
+        what = "only predicted times" if len(ratios) else "no times to compare with"
+        yield f"Speed-ups: {what} of the baseline {baseline}"
+        return
+    best = tables.largest(measured, "speedup")
+    yield f"Best speed-up over {baseline}: {times(best.speedup)} by {best.backend} ({where(best)})"
+    means = tables.mean_speedups(tables.at_largest_batch(measured))
+    family = means["family"].iloc[0]  # convolution, where there is any: it sorts first
+    op = tables.ops(means[means["family"] == family])[0]
+    means = means[(means["family"] == family) & (means["op"] == op)].sort_values("speedup", ascending=False)
+    line = f"Mean speed-up over {baseline}, {family} {op}: "
+    for number, row in enumerate(tables.records(means)):
+        item = f"{', ' if number else ''}{row.backend} {times(row.speedup)}"
+        line += item if len(line + item) <= WIDTH else ""
+    yield line
+
+
+def _extremes(rows: pd.DataFrame) -> Iterator[str]:
+    timed = tables.timed(rows)
+    if timed.empty:
+        return
+    worst = tables.largest(timed, "error")
+    yield f"Largest error: {error(worst.error)} of the largest output, {worst.backend} ({where(worst)})"
+    if timed["peak_mib"].notna().any():
+        most = tables.largest(timed, "peak_mib")
+        yield f"Most memory: {significant(most.peak_mib)} MiB, {most.backend} ({where(most)})"
+    if timed["compile_s"].notna().any():
+        slowest = tables.largest(timed, "compile_s")
+        total, longest = seconds(timed["compile_s"].sum()), seconds(slowest.compile_s)
+        yield f"Compile time: {total} in all, at most {longest}, {slowest.backend} ({where(slowest)})"
+    noise = tables.noise(rows)
+    worst = tables.largest(noise, "noise")
+    typical, most_noise = percent(noise["noise"].median()), percent(worst.noise)
+    yield f"Noise (IQR/median): {typical} typical, {most_noise} at worst, {worst.backend} ({where(worst)})"
+
+
+def where(row: Any) -> str:
+    """The layer, op and batch size of a row."""
+    return f"{clip(row.layer, 34)} {row.op}, batch {row.batch}"

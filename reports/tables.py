@@ -1,0 +1,217 @@
+"""Tables: each function takes rows of `load` and returns a DataFrame.
+
+All of them but `latest` expect what `latest` returns. Cases are compared only within a setting: one
+machine, dtype and number of threads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.wording import BACKENDS, OPS, in_order
+
+SETTING = ["machine", "dtype", "threads"]
+_PLACE = [*SETTING, "family", "op", "layer", "batch"]
+
+
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per case: where several runs hold the same one, that of the run with the latest datetime.
+
+    A case is a backend on an op of a layer at a batch size in one setting. Adds `family`, "convolution"
+    or "pooling". Where one layer's name stands for several suites, kinds or geometries, what tells them
+    apart is added to it, so that `layer` is unique.
+    """
+    case = [*SETTING, "suite", "layer", "kind", "descriptor", "op", "backend", "batch"]
+    newest = frame.sort_values("datetime", kind="stable").drop_duplicates(case, keep="last")
+    newest = newest.sort_index().reset_index(drop=True)
+    pools = newest["kind"].str.contains("pool")
+    return newest.assign(family=np.where(pools, "pooling", "convolution"), layer=_unique_names(newest))
+
+
+def _unique_names(frame: pd.DataFrame) -> pd.Series[str]:
+    geometry = frame["descriptor"].str.replace(r"mb\d+_?", "", regex=True)
+    parts = frame[["layer", "suite", "kind"]].assign(geometry=geometry)
+    names = frame["layer"].copy()
+    for name, rows in parts.groupby("layer", sort=False):
+        varying = [part for part in ("suite", "kind", "geometry") if len(rows[part].unique()) > 1]
+        if varying:
+            extra = rows[varying].agg(", ".join, axis=1)
+            names.loc[rows.index] = f"{name} (" + extra + ")"
+    return names
+
+
+def settings(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Each setting, a named tuple of machine, dtype and threads, and its rows."""
+    for setting in records(frame[SETTING].drop_duplicates()):
+        yield setting, frame[(frame[SETTING] == list(setting)).all(axis=1)]
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows as named tuples."""
+    return frame.itertuples(index=False)
+
+
+def largest(frame: pd.DataFrame, column: str) -> Any:
+    """The row, a named tuple, with the largest number in `column`."""
+    return next(records(frame.loc[[frame[column].idxmax()]]))
+
+
+def timed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that have times."""
+    return frame[frame["status"] == "timed"]
+
+
+def layers(frame: pd.DataFrame) -> list[str]:
+    """The layers in the order of the file, convolutions before pooling."""
+    ordered = frame.sort_values("family", kind="stable")
+    return [str(name) for name in ordered["layer"].unique()]
+
+
+def ops(frame: pd.DataFrame) -> list[str]:
+    """The ops, forward first."""
+    return in_order(frame["op"], OPS)
+
+
+def backends(frame: pd.DataFrame) -> list[str]:
+    """The backends, from the plainest on."""
+    return in_order(frame["backend"], BACKENDS)
+
+
+def fastest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The fastest backend of each layer, op and batch size, with its lead.
+
+    Adds `next_backend`, and `margin`, the runner-up's median time over the winner's: NaN without a
+    runner-up. `clear` says whether the quartile ranges of the two are apart.
+    """
+    ranked = timed(frame).sort_values("median_s", kind="stable").groupby(_PLACE, sort=False)
+    shown = ["backend", "median_s", "q1_s"]
+    runners_up = ranked.nth(1)[[*_PLACE, *shown]].set_axis(
+        [*_PLACE, *(f"next_{key}" for key in shown)], axis=1
+    )
+    best = ranked.nth(0).merge(runners_up, on=_PLACE, how="left")
+    return best.assign(
+        margin=best["next_median_s"] / best["median_s"], clear=best["q3_s"] < best["next_q1_s"]
+    )
+
+
+def wins(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per op and family, how often each backend is the fastest, and what it costs to use it always.
+
+    `wins` of `cases` (layer, batch) cases. `slowdown` is the geometric mean, over the cases that the
+    backend has times for, of its median over the fastest one's; `worst` is the largest such ratio.
+    """
+    rows = timed(frame).copy()
+    rows["ratio"] = rows["median_s"] / rows.groupby(_PLACE)["median_s"].transform("min")
+    rows["log_ratio"] = np.log(rows["ratio"])
+    best = fastest(frame).groupby(["family", "op", "backend"]).size()
+    table = rows.groupby(["family", "op", "backend"]).agg(
+        measured=("ratio", "size"), mean_log=("log_ratio", "mean"), worst=("ratio", "max")
+    )
+    table = table.assign(wins=best.reindex(table.index).fillna(0).astype(int))
+    cases = table.groupby(level=["family", "op"])["wins"].transform("sum")
+    table = table.assign(cases=cases, slowdown=np.exp(table.pop("mean_log"))).reset_index()
+    return table.sort_values(["wins", "slowdown"], ascending=[False, True], kind="stable", ignore_index=True)
+
+
+def speedups(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """How much faster each backend is than the baseline, case by case.
+
+    `speedup` is the baseline's median time over the backend's; `low` and `high` come of their quartiles.
+    `predicted` marks cases in which the baseline was skipped and its predicted time stands in.
+    """
+    base = frame[frame["backend"] == baseline]
+    skipped = base["status"] == "skipped"
+    base = base.assign(predicted=skipped)[(base["status"] == "timed") | skipped]
+    for column in ("median_s", "q1_s", "q3_s"):
+        base[f"base_{column}"] = base[column].where(~skipped, base["predicted_s"])
+    base = base[[*_PLACE, "predicted", "base_median_s", "base_q1_s", "base_q3_s"]].dropna()
+    others = timed(frame[frame["backend"] != baseline])
+    pairs = others.merge(base, on=_PLACE)
+    return pairs.assign(
+        speedup=pairs["base_median_s"] / pairs["median_s"],
+        low=pairs["base_q1_s"] / pairs["q3_s"],
+        high=pairs["base_q3_s"] / pairs["q1_s"],
+    )
+
+
+def at_largest_batch(ratios: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `speedups` at each layer's largest batch size with a measured baseline.
+
+    A layer whose baseline was never measured is there with its largest predicted one.
+    """
+    place = [*SETTING, "op", "layer"]
+    measured = ratios[~ratios["predicted"]]
+    only_predicted = ratios.merge(measured[place].drop_duplicates(), on=place, how="left", indicator=True)
+    only_predicted = only_predicted[only_predicted["_merge"] == "left_only"].drop(columns="_merge")
+    # Joining an empty part would make its columns' types the result's.
+    parts = [part for part in (measured, only_predicted) if len(part)] or [measured]
+    rows = pd.concat(parts, ignore_index=True)
+    return rows[rows["batch"] == rows.groupby(place)["batch"].transform("max")]
+
+
+def mean_speedups(ratios: pd.DataFrame) -> pd.DataFrame:
+    """The geometric mean of speed-ups over layers, per family, op and backend, with least and most.
+
+    `layers` is their number. Predicted baselines count only in an op that has no measured one; then
+    `predicted` is True.
+    """
+    group = ["family", "op"]
+    only_predicted = ratios.groupby(group)["predicted"].transform("all")
+    rows = ratios[only_predicted | ~ratios["predicted"]].copy()
+    rows["log"] = np.log(rows["speedup"])
+    table = rows.groupby([*group, "backend"]).agg(
+        layers=("speedup", "size"),
+        mean_log=("log", "mean"),
+        least=("speedup", "min"),
+        most=("speedup", "max"),
+        predicted=("predicted", "all"),
+    )
+    return table.assign(speedup=np.exp(table.pop("mean_log"))).reset_index()
+
+
+def correctness(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per backend and op, the row with the largest error, and the number of cases checked."""
+    rows = timed(frame)
+    rows = rows.assign(checked=rows.groupby(["backend", "op"])["error"].transform("size"))
+    return rows.loc[rows.groupby(["backend", "op"])["error"].idxmax()]
+
+
+def memory(frame: pd.DataFrame) -> pd.DataFrame:
+    """The timed rows with a known peak, of each layer at one batch size.
+
+    That is the largest among those at which most backends and ops have a peak.
+    """
+    rows = timed(frame).dropna(subset=["peak_mib"])
+    layer = [*SETTING, "layer"]
+    rows = rows.assign(known=rows.groupby([*layer, "batch"])["backend"].transform("size"))
+    rows = rows[rows["known"] == rows.groupby(layer)["known"].transform("max")].drop(columns="known")
+    return rows[rows["batch"] == rows.groupby(layer)["batch"].transform("max")]
+
+
+def compile_times(frame: pd.DataFrame) -> pd.DataFrame:
+    """Per backend and op: the seconds of all compilations, their number, and the row of the longest."""
+    rows = timed(frame).dropna(subset=["compile_s"])
+    by = rows.groupby(["backend", "op"])["compile_s"]
+    rows = rows.assign(total_s=by.transform("sum"), compilations=by.transform("size"))
+    return rows.loc[by.idxmax()]
+
+
+def untimed(frame: pd.DataFrame, status: str) -> pd.DataFrame:
+    """The skipped or failed cases, with `group`: the reason, numbers that differ from case to case as "…"."""
+    rows = frame[frame["status"] == status]
+    pattern = rows["reason"].map(lambda reason: re.sub(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?", "…", reason))
+    same = rows.groupby(["backend", pattern])["reason"].transform("nunique") == 1
+    return rows.assign(group=rows["reason"].where(same, pattern))
+
+
+def noise(frame: pd.DataFrame) -> pd.DataFrame:
+    """The timed rows with `noise`, the interquartile range over the median, the noisiest first."""
+    rows = timed(frame)
+    return rows.assign(noise=rows["iqr_s"] / rows["median_s"]).sort_values(
+        "noise", ascending=False, kind="stable"
+    )

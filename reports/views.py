@@ -1,0 +1,290 @@
+"""What the page shows in its tables: numbers as text, in rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports import tables
+from reports.figures import look
+from reports.loading import MIB, Run
+from reports.summarizing import where
+from reports.wording import NOTHING, count, error, percent, seconds, significant, times
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, a smaller one after it, a backend's colour before it."""
+
+    text: str
+    small: str = ""
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells below a head; `align` has an l or an r for each column."""
+
+    head: Sequence[str | Cell]
+    align: str
+    rows: Sequence[Sequence[str | Cell]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases without a time that share a backend and a reason."""
+
+    title: Cell
+    summary: str
+    table: Table
+
+
+def advice(frame: pd.DataFrame) -> Table:
+    """Which backend to use, per op and family."""
+    wins = tables.wins(frame)
+    rows: list[list[str | Cell]] = []
+    for op in tables.ops(wins):
+        here = wins[wins["op"] == op]
+        for family in here["family"].drop_duplicates().sort_values():
+            best, *others = tables.records(here[here["family"] == family])
+            rest = ", ".join(f"{row.backend} {row.wins}" for row in others if row.wins) or NOTHING
+            small = "" if best.measured == best.cases else f"in the {best.measured:,} it has times for"
+            share = Cell(f"{best.wins:,} of {best.cases:,}", percent(best.wins / best.cases))
+            slowdown, worst = Cell(times(best.slowdown), small), times(best.worst)
+            rows.append([f"{family}, {op}", backend_cell(best.backend), share, slowdown, worst, rest])
+    head = ("layers and op", "most often fastest", "cases", "if used always", "at worst", "others")
+    return Table(head, "llrrrl", rows)
+
+
+def mean_speedups(ratios: pd.DataFrame) -> Table:
+    """The geometric means of speed-ups, a row per family and op, a column per backend."""
+    means = tables.mean_speedups(ratios)
+    names = tables.backends(means)
+    rows: list[list[str | Cell]] = []
+    for op in tables.ops(means):
+        for family in means["family"].drop_duplicates().sort_values():
+            here = means[(means["op"] == op) & (means["family"] == family)]
+            if len(here):
+                cells = {row.backend: _mean(row) for row in tables.records(here)}
+                layers = f"{here['layers'].max():,}"
+                rows.append([f"{family}, {op}", layers, *(cells.get(name, NOTHING) for name in names)])
+    head = ("layers and op", "layers", *_heads(names))
+    return Table(head, "lr" + "r" * len(names), rows)
+
+
+def _mean(row: Any) -> Cell:
+    mark = "≈ " if row.predicted else ""
+    return Cell(f"{mark}{times(row.speedup)}", f"{times(row.least)} to {times(row.most)}")
+
+
+def layer_speedups(ratios: pd.DataFrame) -> Table:
+    """Speed-ups per layer and op, at the batch sizes of `tables.at_largest_batch`."""
+    names = tables.backends(ratios)
+    rows: list[list[str | Cell]] = []
+    for op in tables.ops(ratios):
+        of_op = ratios[ratios["op"] == op]
+        for layer in tables.layers(of_op):
+            here = list(tables.records(of_op[of_op["layer"] == layer]))
+            cells = {row.backend: _ratio(row) for row in here}
+            first = here[0]
+            base = f"{'≈ ' if first.predicted else ''}{seconds(first.base_median_s)}"
+            rows.append([op, layer, f"{first.batch:,}", base, *(cells.get(name, NOTHING) for name in names)])
+    head = ("op", "layer", "batch size", "baseline", *_heads(names))
+    return Table(head, "llrr" + "r" * len(names), rows)
+
+
+def _ratio(row: Any) -> Cell:
+    if row.predicted:
+        return Cell(f"≈ {times(row.speedup)}")
+    return Cell(times(row.speedup), f"{times(row.low)} to {times(row.high)}")
+
+
+def correctness(frame: pd.DataFrame) -> Table:
+    """Largest errors, a row per backend, a column per op."""
+    worst = tables.correctness(frame)
+    ops = tables.ops(worst)
+    rows: list[list[str | Cell]] = []
+    for backend in tables.backends(worst):
+        here = worst[worst["backend"] == backend]
+        cells = {row.op: Cell(error(row.error), _site(row)) for row in tables.records(here)}
+        checked = f"{here['checked'].sum():,}"
+        rows.append([backend_cell(backend), checked, *(cells.get(op, NOTHING) for op in ops)])
+    return Table(("backend", "cases checked", *ops), "lr" + "r" * len(ops), rows)
+
+
+def memory(peaks: pd.DataFrame) -> Table:
+    """Peak memory in MiB, a row per op and layer, a column per backend; `peaks` is `tables.memory`."""
+    names = tables.backends(peaks)
+    rows: list[list[str | Cell]] = []
+    for op in tables.ops(peaks):
+        of_op = peaks[peaks["op"] == op]
+        for layer in tables.layers(of_op):
+            here = list(tables.records(of_op[of_op["layer"] == layer]))
+            cells = {row.backend: significant(row.peak_mib) for row in here}
+            arrays, matrix = significant(here[0].least_mib), significant(here[0].im2col_mib)
+            shown = [cells.get(name, NOTHING) for name in names]
+            rows.append([op, layer, f"{here[0].batch:,}", arrays, matrix, *shown])
+    head = ("op", "layer", "batch size", "arrays", "im2col's matrix", *_heads(names))
+    return Table(head, "llrrr" + "r" * len(names), rows)
+
+
+def compile_times(frame: pd.DataFrame) -> Table:
+    """Seconds of compilation, a row per backend and op."""
+    table = tables.compile_times(frame)
+    rows: list[list[str | Cell]] = [
+        [
+            backend_cell(row.backend), op, f"{row.compilations:,}",
+            seconds(row.total_s), seconds(row.compile_s), _site(row),
+        ]
+        for op in tables.ops(table)
+        for row in tables.records(table[table["op"] == op])
+    ]  # fmt: skip
+    return Table(("backend", "op", "cases", "in all", "longest", "where"), "llrrrl", rows)
+
+
+def groups(frame: pd.DataFrame, status: str) -> list[Group]:
+    """The skipped or failed cases by backend and reason, the largest group first."""
+    rows = tables.untimed(frame, status)
+    found = [
+        Group(backend_cell(str(rows_here["backend"].iloc[0])), _extent(rows_here), _cases(rows_here))
+        for _, rows_here in rows.groupby(["backend", "group"], sort=False)
+    ]
+    return sorted(found, key=lambda group: -len(group.table.rows))
+
+
+def _extent(rows: pd.DataFrame) -> str:
+    predicted = rows["predicted_s"].dropna()
+    text = f"{count(len(rows), 'case')}: {rows['group'].iloc[0]}"
+    if predicted.empty:
+        return text
+    least, most = seconds(predicted.min()), seconds(predicted.max())
+    return f"{text} (predicted: {least if least == most else f'{least} to {most}'} a call)"
+
+
+def _cases(rows: pd.DataFrame) -> Table:
+    """A row per layer and op, its batch sizes with their predicted times in one cell."""
+    lines: list[list[str | Cell]] = []
+    several = len(rows["reason"].unique()) > 1
+    for op in tables.ops(rows):
+        of_op = rows[rows["op"] == op]
+        for layer in tables.layers(of_op):
+            here = of_op[of_op["layer"] == layer].sort_values("batch")
+            batches = ", ".join(_predicted(row) for row in tables.records(here))
+            lines.append([op, layer, batches, *([str(here["reason"].iloc[-1])] if several else [])])
+    head = ("op", "layer", "batch sizes (predicted time of a call)", *(["reason, of the last"] * several))
+    return Table(head, "llll"[: len(head)], lines)
+
+
+def _predicted(row: Any) -> str:
+    return f"{row.batch:,}" if pd.isna(row.predicted_s) else f"{row.batch:,} ({seconds(row.predicted_s)})"
+
+
+def results(frame: pd.DataFrame) -> Table:
+    """Every timed case."""
+    rows = tables.timed(frame)
+    varying = [key for key in tables.SETTING if len(rows[key].unique()) > 1]
+    lines = [
+        [
+            *(str(getattr(row, key)) for key in varying), row.layer, row.op, backend_cell(row.backend),
+            f"{row.batch:,}", seconds(row.median_s), percent(row.iqr_s / row.median_s),
+            significant(row.images_per_s), significant(row.gflops), significant(row.least_gib_per_s),
+            significant(row.peak_mib), error(row.error), seconds(row.compile_s), f"{row.rounds:,.0f}",
+        ]
+        for row in tables.records(rows)
+    ]  # fmt: skip
+    head = (
+        *varying, "layer", "op", "backend", "batch size", "median time", "IQR/median", "images/s", "GFLOP/s",
+        "least GiB/s", "peak MiB", "error", "compile time", "rounds",
+    )  # fmt: skip
+    return Table(head, "l" * len(varying) + "lll" + "r" * 10, lines)
+
+
+def machine(run: Run) -> Table:
+    """What a run recorded about its machine, as far as it did."""
+    facts, load = run.facts, [run.facts.get("load_start"), run.facts.get("load_end")]
+    caches = facts.get("caches")
+    known = {
+        "saved": f"{run.datetime:%Y-%m-%d %H:%M:%S} UTC",
+        "commit": _commit(run.commit),
+        "CPU": facts.get("cpu") or run.machine,
+        "cores": facts.get("cores"),
+        "threads": facts.get("threads"),
+        "instruction sets": facts.get("isa"),
+        "caches": {name: _bytes(size) for name, size in caches.items()} if isinstance(caches, dict) else None,
+        "memory": _bytes(facts.get("memory_bytes")),
+        "platform": facts.get("platform"),
+        "Python": facts.get("python"),
+        "versions": facts.get("versions"),
+        "BLAS": [_blas(one) for one in facts.get("blas") or () if isinstance(one, dict)],
+        "Numba": facts.get("numba"),
+        "frequency governor": facts.get("governor"),
+        "load before and after": None if None in load else f"{load[0]:.2f} and {load[1]:.2f}",
+        "options": run.options,
+    }
+    rows = [[name, _plain(value)] for name, value in known.items() if value not in (None, "", [], {}, ())]
+    return Table(("of the run", run.name), "ll", rows)
+
+
+def _plain(value: Any) -> str:
+    """A fact in words: lists and objects separated by commas."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items()) or NOTHING
+    if isinstance(value, list | tuple):
+        return " ".join(_plain(item) for item in value) or NOTHING
+    return NOTHING if value is None else str(value)
+
+
+def _bytes(size: Any) -> str | None:
+    if not isinstance(size, int | float) or not size:
+        return None
+    for unit, name in ((MIB * 1024, "GiB"), (MIB, "MiB")):
+        if size >= unit:
+            return f"{significant(size / unit)} {name}"
+    return f"{significant(size / 1024)} KiB"
+
+
+def _blas(one: Mapping[str, Any]) -> str:
+    parts = (one.get("library"), one.get("version"), one.get("architecture") and f"for {one['architecture']}")
+    threads = one.get("threads")
+    of = f"({one['prefix']})" if one.get("prefix") else None
+    return " ".join(str(part) for part in (*parts, threads and count(int(threads), "thread"), of) if part)
+
+
+def _commit(commit: Mapping[str, Any]) -> str:
+    name = str(commit.get("id") or "")[:10]
+    return f"{name} with changes" if name and commit.get("dirty") else name
+
+
+def noise(frame: pd.DataFrame) -> str:
+    """The noise seen, in a sentence."""
+    rows = tables.noise(frame)
+    worst = tables.largest(rows, "noise")
+    return (
+        f"Half of the cases have an interquartile range below {percent(rows['noise'].median())} "
+        f"of their median; the noisiest is {worst.backend} on {where(worst)}, with {percent(worst.noise)}."
+    )
+
+
+def headline(frame: pd.DataFrame) -> str:
+    """The answer in a sentence or two."""
+    wins = tables.fastest(frame)["backend"].value_counts()
+    share = percent(wins.iloc[0] / wins.sum())
+    text = f"{wins.index[0]} is the fastest in {share} of {count(int(wins.sum()), 'case')}"
+    rest = [f"{name} in {percent(number / wins.sum())}" for name, number in wins.iloc[1:4].items()]
+    return f"{text}{''.join(f', {one}' for one in rest)}."
+
+
+def backend_cell(name: str) -> Cell:
+    """A backend's name beside its colour."""
+    return Cell(name, colour=look(name).colour)
+
+
+def _heads(names: Sequence[str]) -> list[str | Cell]:
+    return [backend_cell(name) for name in names]
+
+
+def _site(row: Any) -> str:
+    return f"{row.layer}, batch {row.batch:,}"
