@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from benchmarks.measure import MIN_ROUNDS, FirstCalls, seconds_of
 from kernels.registry import Op
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
-CALLS = MIN_ROUNDS + 1
-"""Calls that a case cannot do without: one to check the result, the others to time."""
+TIMED_CALLS = MIN_ROUNDS + 1
+"""Calls that a timed case cannot do without: one to check the result, the others to time."""
 _FIRST_PROBE_FLOPS = 20_000
 _GROWTH = 16
 _NOISY_S = 0.01
@@ -35,9 +36,9 @@ class Forecaster:
     a probe's overhead weighs less with each step, so that fast backends are not misjudged.
     """
 
-    def __init__(self, budget_s: float, first_calls: FirstCalls) -> None:
-        self.first_calls = first_calls
-        self.allowed_s = budget_s / CALLS
+    def __init__(self, budget_s: float, calls: int = TIMED_CALLS) -> None:
+        self.first_calls = FirstCalls()
+        self.allowed_s = budget_s / calls
         self._image_s: dict[tuple[Spec, Op, str, str], float] = {}
 
     def forecast(self, layer: Spec, op: Op, backend: str, dtype: str) -> Forecast:
@@ -62,7 +63,7 @@ class Forecaster:
             problem = make_problem(small, op, dtype)
             seconds, _ = self.first_calls.run(problem, backend)
             if seconds < _NOISY_S:
-                seconds = min(seconds, seconds_of(lambda problem=problem: problem.run(backend))[0])
+                seconds = min(seconds, seconds_of(partial(problem.run, backend))[0])
             predicted = seconds * layer.flops / small.flops
             if predicted <= self.allowed_s or small == layer or seconds * _GROWTH > self.allowed_s:
                 return predicted

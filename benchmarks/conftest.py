@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     partial = config.stash.get(PARTIAL, None)
     if partial is not None and partial.exists():
-        os.replace(partial, partial.with_suffix(""))
+        partial.replace(partial.with_suffix(""))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

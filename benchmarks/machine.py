@@ -39,7 +39,7 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
 
 def load() -> float:
     """Processes that wanted a core, on average over the last minute."""
-    return round(psutil.getloadavg()[0], 2)
+    return round(float(psutil.getloadavg()[0]), 2)
 
 
 def _read(path: Path) -> str | None:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.budget import Forecast, Forecaster
+from benchmarks.budget import TIMED_CALLS, Forecast, Forecaster
 from benchmarks.inputs import make_problem
-from benchmarks.measure import FirstCalls
 from benchmarks.options import Options
 from kernels import get_backend
 from kernels.problem import Problem, ops_of
@@ -89,12 +88,13 @@ class Run:
     """The state of a run; `skipped` and `failed` go into the saved file beside the times."""
 
     options: Options
+    calls: int = TIMED_CALLS
+    """Calls that each case takes at least: what has to fit into the budget."""
     skipped: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.first_calls = FirstCalls()
-        self.forecaster = Forecaster(self.options.budget_s, self.first_calls)
+        self.forecaster = Forecaster(self.options.budget_s, self.calls)
 
     def reason_to_skip(self, case: Case) -> str | None:
         """Why a case is not run, which is also noted; None where it is."""

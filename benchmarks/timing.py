@@ -16,7 +16,7 @@ def time_case(case: Case, run: Run, benchmark: Any) -> None:
     if reason:
         pytest.skip(f"{case.backend}: {reason}")
     problem = problem_of(case.layer, case.op, case.dtype)
-    call_s, results = run.first_calls.run(problem, case.backend)
+    call_s, results = run.forecaster.first_calls.run(problem, case.backend)
     verdict = problem.judge(case.backend, results)
     if verdict.wrong:
         run.fail(case, verdict.wrong)
@@ -28,7 +28,7 @@ def time_case(case: Case, run: Run, benchmark: Any) -> None:
         **case.facts(run.options.threads),
         "peak_bytes": peak_bytes(lambda: problem.run(case.backend)) if traceable else None,
         "error": verdict.error,
-        "compile_s": run.first_calls.spent_s(case.backend, case.layer.kind, case.op),
+        "compile_s": run.forecaster.first_calls.spent_s(case.backend, case.layer.kind, case.op),
     }
     benchmark.pedantic(
         problem.run,

@@ -90,7 +90,7 @@ def avg_pool_forward(spec: PoolSpec, x: np.ndarray) -> np.ndarray:
     total = np.zeros(spec.y_shape)
     for r, s in _taps(spec):
         total += tap(spec, padded, r, s)
-    return total / spec.divisors
+    return np.asarray(total / spec.divisors)
 
 
 def avg_pool_dx(spec: PoolSpec, dy: np.ndarray) -> np.ndarray:

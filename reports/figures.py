@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +56,7 @@ _LOOKS = {
     "onnxruntime": Look("#999933", "d", "--"),
     "scipy": Look("#777777", "p", "--"),
 }
+_SHORT_NAMES = {"onnxruntime": "onnxrt"}  # what fits into a cell
 _SPARE_COLOURS = ("#332288", "#AA4499", "#117733", "#661100", "#6699CC", "#AA4466")
 _SPARE_MARKERS = ("*", "8", "H", "p", "d", "<", ">")
 
@@ -122,8 +122,8 @@ def fastest(ax: Axes, frame: pd.DataFrame, layers: Sequence[str], batches: Seque
     ax.set_xticks(np.arange(len(batches)) + 0.5, [short(batch) for batch in batches])
     ax.set_yticks(np.arange(len(layers)) + 0.5, [clip(layer, 40) for layer in layers])
     ax.set_xlabel("batch size (images)", fontsize=SMALL, color=INK)
-    ax.set_ylabel("layer (name)", fontsize=SMALL, color=INK)
-    ax.tick_params(length=0, labelsize=MEDIUM, colors=INK)
+    ax.set_ylabel("layer", fontsize=SMALL, color=INK)
+    ax.tick_params(length=0, labelsize=MEDIUM, colors=INK, labeltop=True)  # a map may be tall
     for side in ax.spines.values():
         side.set_visible(False)
 
@@ -149,6 +149,7 @@ def memory(ax: Axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     _real_numbers(ax, "x", low, high)
     ax.set_ylim(len(labels) - 0.4, -0.6)
     ax.set_yticks(range(len(labels)), [clip(label, 46) for label in labels])
+    ax.tick_params(axis="x", labeltop=len(labels) > 20)  # the lower labels are far away then
     ax.set_xlabel("peak memory (MiB)", fontsize=SMALL, color=INK)
     ax.set_ylabel("layer, batch size (images)", fontsize=SMALL, color=INK)
     _plain(ax)
@@ -167,39 +168,43 @@ def legend_handles(backends: Sequence[str]) -> list[Line2D]:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers for a logarithmic axis, the least not above `low`, the largest not below `high`.
+    """Two to `most` round numbers for a logarithmic axis from `low` to `high`.
 
-    The finest of three series (1 2 5, 1 3, decades and their multiples) that gives at most `most`.
+    The finest of some series that has no more than `most` in the range; where it has fewer than two, the
+    numbers around the range.
     """
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    decades = range(first, last + 1)
-    series = [[digit * 10.0**power for power, digit in product(decades, digits)] for digits in _SERIES]
-    series += [[10.0**power for power in range(first, last + step, step)] for step in (1, 2, 3, 4, 6)]
-    for values in series:
-        below = max((value for value in values if value <= low), default=values[0])
-        above = min((value for value in values if value >= high), default=values[-1])
-        chosen = [value for value in values if below <= value <= above]
-        if len(chosen) == 1:  # a single value, itself round
-            chosen = values[values.index(below) : values.index(below) + 2]
-        if len(chosen) <= most:
-            break
-    return chosen
+    for values in _series(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+        inside = [value for value in values if low / 1.05 <= value <= high * 1.05]
+        if len(inside) < 2:
+            first = max(sum(value <= low for value in values) - 1, 0)
+            last = max(len(values) - sum(value >= high for value in values), first + 1)
+            return values[first : last + 1]
+        if len(inside) <= most:
+            return inside
+    return inside
 
 
-_SERIES = ((1, 2, 5), (1, 3))
+def _series(first: int, last: int) -> Iterator[list[float]]:
+    """Round numbers between two powers of ten, from 1 2 5 10 to one in six decades."""
+    powers = range(first, last + 1)
+    for digits in ((1, 2, 5), (1, 3)):
+        yield [float(f"{digit}e{power}") for power in powers for digit in digits]
+    for step in (1, 2, 3, 6):
+        yield [float(f"1e{power}") for power in powers if power % step == 0]
 
 
 def _real_numbers(ax: Axes, which: str, low: float, high: float) -> None:
-    """A logarithmic axis from one round number to another, labelled with numbers, not powers."""
+    """A logarithmic axis with room at its ends, labelled with numbers, not powers."""
     chosen = ticks(low, high)
-    edges = (min(chosen[0], low) / 1.08, max(chosen[-1], high) * 1.08)
+    low, high = min(chosen[0], low), max(chosen[-1], high)
+    room = 1.06 * (high / low) ** 0.05
     if which == "x":
         ax.set_xscale("log")
-        ax.set_xlim(edges)
+        ax.set_xlim(low / room, high * room)
         _fix(ax.xaxis, chosen)
     else:
         ax.set_yscale("log")
-        ax.set_ylim(edges)
+        ax.set_ylim(low / room, high * room)
         _fix(ax.yaxis, chosen)
 
 
@@ -235,7 +240,7 @@ def _cell(ax: Axes, corner: tuple[int, int], name: str, below: str, colour: str)
     x, y = corner[0] + 0.5, corner[1] + 0.5
     style: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "clip_on": True}
     shift = 0.2 if below else 0.0
-    ax.text(x, y - shift, clip(name, 9), fontsize=SMALL, fontweight="bold", **style)
+    ax.text(x, y - shift, _SHORT_NAMES.get(name) or clip(name, 8), fontsize=SMALL, fontweight="bold", **style)
     if below:
         ax.text(x, y + shift, below, fontsize=SMALL, **style)
 

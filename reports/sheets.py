@@ -90,7 +90,7 @@ def draw_fastest(frame: pd.DataFrame) -> Figure:
     """Maps of `figures.fastest`, one per op, with the same rows."""
     layers, ops = tables.layers(frame), tables.ops(frame)
     batches = sorted(int(batch) for batch in frame["batch"].unique())
-    cell, gap, top = (0.67, 0.4), 0.22, 0.4
+    cell, gap, top = (0.67, 0.4), 0.22, 0.62
     left = 0.5 + _label_width(layers, 40, figures.MEDIUM)
     map_width = max(cell[0] * len(batches), 1.4)
     width = left + len(ops) * map_width + (len(ops) - 1) * gap + 0.15
@@ -112,10 +112,10 @@ def draw_memory(frame: pd.DataFrame) -> Figure:
     )
     frame = frame.sort_values("family", kind="stable")  # the order of tables.layers
     labels, ops, backends = list(frame["label"].unique()), tables.ops(frame), tables.backends(frame)
-    left, row, gap = 0.45 + _label_width(labels, 46, figures.SMALL), 0.3, 0.25
+    left, row, gap = 0.45 + _label_width(labels, 46, figures.SMALL), 0.3, 0.4
     panel = (min(3.1, 9.6 / len(ops)), row * max(len(labels), 3))
     width = left + len(ops) * panel[0] + (len(ops) - 1) * gap + 0.25
-    top = _legend_height(len(backends) + 1, width) + 0.3
+    top = _legend_height(len(backends) + 1, width) + 0.45
     figure = _figure(width, top + panel[1] + 0.5)
     for number, op in enumerate(ops):
         ax = _axes(figure, left + number * (panel[0] + gap), top, *panel)
@@ -150,8 +150,8 @@ def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Ax
 
 
 def _label_width(labels: Sequence[str], most: int, size: float) -> float:
-    """The inches that tick labels take, at 0.62 em a character."""
-    return min(max(map(len, labels)), most) * 0.62 * size / 72
+    """The inches that tick labels take, at 0.56 em a character."""
+    return min(max(map(len, labels)), most) * 0.56 * size / 72
 
 
 def _per_line(width: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -39,11 +39,10 @@ def _counts(rows: pd.DataFrame) -> str:
 def _winners(rows: pd.DataFrame) -> Iterator[str]:
     best = tables.fastest(rows)
     for op in tables.ops(best)[:3]:
-        here = best[best.op == op]
-        first, *others = here["backend"].value_counts().items()
-        rest = "".join(f", {backend} in {wins:,}" for backend, wins in others[:3])
-        total = count(len(here), "case")
-        yield f"Fastest {op}: {first[0]} in {first[1]:,} of {total} (layer and batch size){rest}"
+        here = best[best["op"] == op]
+        (first, most), *others = here["backend"].value_counts().items()
+        line = f"Fastest {op}: {first} in {most:,} of {count(len(here), 'case')} (layer, batch)"
+        yield _as_many_as_fit(line, (f", {backend} in {wins:,}" for backend, wins in others))
 
 
 def _speedups(rows: pd.DataFrame, baseline: str) -> Iterator[str]:
@@ -54,16 +53,14 @@ def _speedups(rows: pd.DataFrame, baseline: str) -> Iterator[str]:
         yield f"Speed-ups: {what} of the baseline {baseline}"
         return
     best = tables.largest(measured, "speedup")
-    yield f"Best speed-up over {baseline}: {times(best.speedup)} by {best.backend} ({where(best)})"
+    yield _with_place(f"Best speed-up over {baseline}: {times(best.speedup)} by {best.backend}", best)
     means = tables.mean_speedups(tables.at_largest_batch(measured))
     family = means["family"].iloc[0]  # convolution, where there is any: it sorts first
     op = tables.ops(means[means["family"] == family])[0]
     means = means[(means["family"] == family) & (means["op"] == op)].sort_values("speedup", ascending=False)
-    line = f"Mean speed-up over {baseline}, {family} {op}: "
-    for number, row in enumerate(tables.records(means)):
-        item = f"{', ' if number else ''}{row.backend} {times(row.speedup)}"
-        line += item if len(line + item) <= WIDTH else ""
-    yield line
+    first, *others = [f"{row.backend} {times(row.speedup)}" for row in tables.records(means)]
+    line = f"Mean speed-up over {baseline}, {family} {op}: {first}"
+    yield _as_many_as_fit(line, (f", {other}" for other in others))
 
 
 def _extremes(rows: pd.DataFrame) -> Iterator[str]:
@@ -71,20 +68,33 @@ def _extremes(rows: pd.DataFrame) -> Iterator[str]:
     if timed.empty:
         return
     worst = tables.largest(timed, "error")
-    yield f"Largest error: {error(worst.error)} of the largest output, {worst.backend} ({where(worst)})"
+    yield _with_place(f"Largest error: {error(worst.error)} of the largest output, {worst.backend}", worst)
     if timed["peak_mib"].notna().any():
         most = tables.largest(timed, "peak_mib")
-        yield f"Most memory: {significant(most.peak_mib)} MiB, {most.backend} ({where(most)})"
+        yield _with_place(f"Most memory: {significant(most.peak_mib)} MiB, {most.backend}", most)
     if timed["compile_s"].notna().any():
         slowest = tables.largest(timed, "compile_s")
         total, longest = seconds(timed["compile_s"].sum()), seconds(slowest.compile_s)
-        yield f"Compile time: {total} in all, at most {longest}, {slowest.backend} ({where(slowest)})"
+        yield _with_place(f"Compile time: {total} in all, at most {longest}, {slowest.backend}", slowest)
     noise = tables.noise(rows)
     worst = tables.largest(noise, "noise")
     typical, most_noise = percent(noise["noise"].median()), percent(worst.noise)
-    yield f"Noise (IQR/median): {typical} typical, {most_noise} at worst, {worst.backend} ({where(worst)})"
+    yield _with_place(f"Noise (IQR/median): {typical} typical, {most_noise} at worst, {worst.backend}", worst)
 
 
-def where(row: Any) -> str:
-    """The layer, op and batch size of a row."""
-    return f"{clip(row.layer, 34)} {row.op}, batch {row.batch}"
+def _as_many_as_fit(line: str, items: Iterable[str]) -> str:
+    for item in items:
+        if len(line + item) > WIDTH:
+            break
+        line += item
+    return line
+
+
+def where(row: Any, room: int = WIDTH) -> str:
+    """The layer, op and batch size of a row, the layer's name shortened to fit into `room`."""
+    rest = f" {row.op}, batch {row.batch}"
+    return f"{clip(row.layer, max(room - len(rest), 9))}{rest}"
+
+
+def _with_place(line: str, row: Any) -> str:
+    return f"{line} ({where(row, WIDTH - len(line) - 3)})"

@@ -142,16 +142,15 @@ def speedups(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def at_largest_batch(ratios: pd.DataFrame) -> pd.DataFrame:
     """The rows of `speedups` at each layer's largest batch size with a measured baseline.
 
-    A layer whose baseline was never measured is there with its largest predicted one.
+    A layer whose baseline was never measured is there with a predicted one, at the largest batch size
+    among those at which most backends have times.
     """
     place = [*SETTING, "op", "layer"]
-    measured = ratios[~ratios["predicted"]]
-    only_predicted = ratios.merge(measured[place].drop_duplicates(), on=place, how="left", indicator=True)
-    only_predicted = only_predicted[only_predicted["_merge"] == "left_only"].drop(columns="_merge")
-    # Joining an empty part would make its columns' types the result's.
-    parts = [part for part in (measured, only_predicted) if len(part)] or [measured]
-    rows = pd.concat(parts, ignore_index=True)
-    return rows[rows["batch"] == rows.groupby(place)["batch"].transform("max")]
+    known = ratios.groupby([*place, "batch"])["backend"].transform("size").where(ratios["predicted"], 0)
+    rows = ratios.assign(known=known, measured=~ratios["predicted"])
+    for column in ("measured", "known", "batch"):  # each keeps the best of what the one before left
+        rows = rows[rows[column] == rows.groupby(place)[column].transform("max")]
+    return rows.drop(columns=["known", "measured"])
 
 
 def mean_speedups(ratios: pd.DataFrame) -> pd.DataFrame:

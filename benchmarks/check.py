@@ -1,0 +1,52 @@
+"""Cross-checking backends on whole suites, without timing them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.measure import pinned_threads
+from benchmarks.options import Options
+from benchmarks.run import Case, Run, cases, problem_of
+from kernels import get_backend
+from kernels.problem import Problem
+from kernels.registry import EXACT
+
+CALLS = 2
+"""A check calls a backend on integers and on random numbers."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What became of a case: its largest error, or why it was skipped, or what is wrong."""
+
+    case: Case
+    error: float | None = None
+    skipped: str | None = None
+    wrong: str | None = None
+
+
+def check(options: Options) -> Iterator[Checked]:
+    """Compare every case of `options` with the float64 reference, one after the other."""
+    run = Run(options, CALLS)
+    with pinned_threads(options.threads):
+        for case in cases(options):
+            reason = run.reason_to_skip(case)
+            if reason:
+                yield Checked(case, skipped=reason)
+            else:
+                yield check_case(case)
+
+
+def check_case(case: Case) -> Checked:
+    """Integers first, which an exact backend must get exactly; then the error on random numbers."""
+    if get_backend(case.backend).tolerance == EXACT:
+        integers = Problem.integers(case.layer, case.op, case.dtype)
+        results = integers.run(case.backend)
+        if not all(map(np.array_equal, results, integers.reference)):
+            return Checked(case, wrong="differs from the reference on integers")
+    problem = problem_of(case.layer, case.op, case.dtype)
+    verdict = problem.judge(case.backend, problem.run(case.backend))
+    return Checked(case, verdict.error, wrong=verdict.wrong)

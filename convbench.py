@@ -1,0 +1,238 @@
+"""The command line: what there is, whether it is right, how fast it is, and the report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Compare implementations of convolution and pooling: checked against each other, timed, reported."
+    "\n\nNew here? `convbench list` shows the backends, `convbench check` that they agree, and "
+    "`convbench bench` times them and writes a report, in some minutes. Results go to `results/`.",
+)
+
+Suite = Annotated[
+    list[str] | None,
+    typer.Option("--suite", metavar="NAME|FILE", help="Suite of layers; may be given several times."),
+]
+Backends = Annotated[str | None, typer.Option(metavar="A,B", help="Backends; all that are installed.")]
+BatchSizes = Annotated[str | None, typer.Option(metavar="N,N", help="Images a call.")]
+Ops = Annotated[str | None, typer.Option(metavar="OP,OP", help="forward, dx, dw; backward is dx and dw.")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or float64; float32 if not given.")]
+Threads = Annotated[int | None, typer.Option(help="Threads, for BLAS and Numba alike; all cores.")]
+Budget = Annotated[float | None, typer.Option(help="Seconds that a case may take; longer ones are skipped.")]
+RESULTS = Path("results")
+
+
+@app.command("list")
+def list_backends() -> None:
+    """Show the backends: what each is, what it supports, and what is unavailable and why."""
+    import numpy as np
+    from rich.table import Table
+
+    from benchmarks.suites import load_suite, suites
+    from kernels import backends, choose, get_backend
+
+    table = Table("backend", "what it is", "supports", "exactness", box=None, pad_edge=False)
+    for name in backends():
+        backend = get_backend(name)
+        exactness = f"within {backend.tolerance:g}" if backend.tolerance else "exact on integers"
+        support = f"unavailable: {backend.unavailable}" if backend.unavailable else _support(name)
+        table.add_row(name, backend.summary, support, exactness)
+    console = _console()
+    console.print(table)
+    spec = load_suite("default")[0]
+    console.print(f"\nbackend='auto' is {choose(spec, 'forward', np.dtype('float32'))}.")
+    console.print("Suites: " + ", ".join(f"{name} ({len(load_suite(name))} layers)" for name in suites()))
+
+
+def _support(name: str) -> str:
+    """In words, what a backend supports of a layer of each sort."""
+    import numpy as np
+
+    from kernels import ConvSpec, PoolSpec, get_backend
+    from kernels.problem import ops_of
+    from kernels.spec import Spec
+
+    layers: dict[str, Spec] = {
+        "convolution": ConvSpec(1, 2, 8, 8, 2, 3, 3),
+        "1-D": ConvSpec(1, 2, 1, 8, 2, 1, 3),
+        "strides": ConvSpec(1, 2, 8, 8, 2, 3, 3, stride=(2, 1)),
+        "dilation": ConvSpec(1, 2, 8, 8, 2, 3, 3, dilation=(2, 2)),
+        "groups": ConvSpec(1, 2, 8, 8, 2, 3, 3, groups=2),
+        "one-sided padding": ConvSpec(1, 2, 8, 8, 2, 3, 3, padding=((0, 1), (0, 1))),
+        "max pooling": PoolSpec("max", 1, 2, 8, 8, 2, 2),
+        "average pooling": PoolSpec("avg", 1, 2, 8, 8, 2, 2),
+    }
+    missing = [
+        f"{label} {op} in {dtype} ({reason})"
+        for label, layer in layers.items()
+        for op in ops_of(layer)
+        for dtype in ("float32", "float64")
+        if (reason := get_backend(name).unsupported(layer, op, np.dtype(dtype)))
+    ]
+    return "all but " + "; ".join(missing) if missing else "everything"
+
+
+@app.command()
+def check(
+    suite: Suite = None,
+    backends: Backends = None,
+    batch_sizes: BatchSizes = "2",
+    ops: Ops = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+    budget: Budget = 5.0,
+) -> None:
+    """Compare backends with the float64 reference on whole suites; exit 1 on a mismatch.
+
+    The table holds each backend's largest error on random numbers, relative to the largest output. On
+    integers, exact backends must make no error at all.
+    """
+    from rich.table import Table
+    from tqdm import tqdm
+
+    from benchmarks.check import Checked
+    from benchmarks.check import check as run_check
+    from benchmarks.options import Options
+    from benchmarks.run import cases
+
+    options = Options.read(suite or (), backends, batch_sizes, ops, dtype, threads, budget)
+    total = sum(1 for _ in cases(options))
+    rows: dict[tuple[str, str, int], dict[str, Checked]] = defaultdict(dict)
+    for checked in tqdm(run_check(options), total=total, unit="case", leave=False, disable=None):
+        case = checked.case
+        rows[case.name, case.op, case.layer.N][case.backend] = checked
+    table = Table("layer", "op", "batch", *options.backends, box=None, pad_edge=False)
+    for (name, op, batch), by_backend in rows.items():
+        table.add_row(name, op, str(batch), *(_cell(by_backend[backend]) for backend in options.backends))
+    console = _console()
+    console.print(table)
+    outcomes = [checked for by_backend in rows.values() for checked in by_backend.values()]
+    wrong = [checked for checked in outcomes if checked.wrong]
+    skipped = [checked for checked in outcomes if checked.skipped]
+    for checked in wrong:
+        console.print(f"[red]wrong[/red] {checked.case.id}: {checked.wrong}", highlight=False)
+    right = len(outcomes) - len(wrong) - len(skipped)
+    console.print(
+        f"\n{right} right, {len(wrong)} wrong, {len(skipped)} skipped: a budget of {budget:g} s a case."
+    )
+    if wrong:
+        raise typer.Exit(1)
+    if not right:
+        raise ValueError("every case was skipped; expected a larger --budget or smaller --batch-sizes")
+
+
+def _cell(checked: Any) -> str:
+    if checked.wrong:
+        return "[red]wrong[/red]"
+    if checked.skipped:
+        return f"[dim]{checked.skipped.removesuffix(', over the budget')}[/dim]"
+    return f"{checked.error:.1e}"
+
+
+@app.command()
+def bench(
+    suite: Suite = None,
+    backends: Backends = None,
+    batch_sizes: BatchSizes = None,
+    ops: Ops = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+    budget: Budget = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = RESULTS / "report",
+    baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = "loops",
+) -> None:
+    """Time backends on suites with pytest-benchmark, then write the report.
+
+    The same as `pytest --benchmark-only` from the project's root, followed by `convbench report`.
+    """
+    from benchmarks.options import Options
+
+    options = Options.read(suite or (), backends, batch_sizes, ops, dtype, threads, budget)
+    options.layers()
+    before = set(RESULTS.glob("*.json"))
+    status = subprocess.call([sys.executable, "-m", "pytest", *_pytest_arguments(options)])
+    saved = sorted(set(RESULTS.glob("*.json")) - before)
+    if not saved:
+        raise ValueError(f"no results were saved (pytest ended with exit code {status})")
+    typer.echo(f"\nresults: {saved[-1]}")
+    _report(saved[-1:], out, baseline)
+    raise typer.Exit(status)
+
+
+def _pytest_arguments(options: Any) -> list[str]:
+    import benchmarks
+
+    return [
+        str(Path(benchmarks.__file__).parent),
+        "--benchmark-only",
+        "--benchmark-quiet",
+        "-q",
+        "-rfE",
+        *("-p", "no:cacheprovider"),
+        *(word for suite in options.suites for word in ("--suite", suite)),
+        *("--backends", ",".join(options.backends)),
+        *("--batch-sizes", ",".join(map(str, options.batch_sizes))),
+        *("--ops", ",".join(options.ops)),
+        *("--dtype", options.dtype),
+        *("--threads", str(options.threads)),
+        *("--budget", str(options.budget_s)),
+    ]
+
+
+@app.command()
+def report(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Saved results, or folders of them; the newest if not given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = RESULTS / "report",
+    baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = "loops",
+) -> None:
+    """Turn saved results into one HTML file, with its figures and a CSV beside it."""
+    if not files:
+        newest = max(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime, default=None)
+        if newest is None:
+            raise ValueError(
+                f"no results in {RESULTS}/; expected files, or a run of `convbench bench` before"
+            )
+        files = [newest]
+    _report(files, out, baseline)
+
+
+def _report(files: list[Path], out: Path, baseline: str) -> None:
+    import reports
+
+    page = reports.write(files, out, baseline=baseline)
+    typer.echo(reports.summary(reports.load(files)))
+    typer.echo(f"report: {page}")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    # Piped into a file, a table keeps its columns rather than the width of a terminal that is not there.
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def main() -> None:
+    """Run the command line; bad input is one line and exit code 2."""
+    try:
+        app(prog_name="convbench")
+    except (ValueError, OSError) as error:
+        typer.echo(f"convbench: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
