@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from benchmarks.budget import shrink
 from benchmarks.measure import pinned_threads
 from benchmarks.options import Options
 from benchmarks.run import Case, Run, cases, problem_of
 from kernels import get_backend
 from kernels.problem import Problem
 from kernels.registry import EXACT
+from kernels.spec import Spec
 
 CALLS = 2
 """A check calls a backend on integers and on random numbers."""
@@ -20,12 +22,16 @@ CALLS = 2
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of a case: its largest error, or why it was skipped, or what is wrong."""
+    """What became of a case: its largest error, or why it was skipped, or what is wrong.
+
+    `smaller` is the layer that was checked in its place where the layer itself would break the budget.
+    """
 
     case: Case
     error: float | None = None
     skipped: str | None = None
     wrong: str | None = None
+    smaller: Spec | None = None
 
 
 def check(options: Options) -> Iterator[Checked]:
@@ -33,11 +39,18 @@ def check(options: Options) -> Iterator[Checked]:
     run = Run(options, CALLS)
     with pinned_threads(options.threads):
         for case in cases(options):
-            reason = run.reason_to_skip(case)
+            reason = run.obstacle(case)
             if reason:
                 yield Checked(case, skipped=reason)
-            else:
+                continue
+            forecast = run.forecast(case)
+            if forecast.fits:
                 yield check_case(case)
+            else:
+                affordable = case.layer.flops * run.forecaster.allowed_s / forecast.call_s
+                smaller = shrink(case.layer, int(affordable))
+                checked = check_case(replace(case, layer=smaller))
+                yield replace(checked, case=case, smaller=smaller)
 
 
 def check_case(case: Case) -> Checked:

@@ -50,17 +50,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     timed = option.benchmark_only
+    if not timed:
+        option.batch_sizes = option.batch_sizes or SMOKE_BATCH_SIZES
+        option.budget = SMOKE_BUDGET_S if option.budget is None else option.budget
     if not (timed or option.benchmark_enable):
         option.benchmark_disable = True
     try:
         options = Options.read(
             suites=option.suite,
             backends=option.backends,
-            batch_sizes=option.batch_sizes or (None if timed else SMOKE_BATCH_SIZES),
+            batch_sizes=option.batch_sizes,
             ops=option.ops,
             dtype=option.dtype,
             threads=option.threads,
-            budget_s=option.budget or (None if timed else SMOKE_BUDGET_S),
+            budget_s=option.budget,
         )
         options.layers()
     except (ValueError, TypeError) as error:

@@ -96,24 +96,25 @@ class Run:
     def __post_init__(self) -> None:
         self.forecaster = Forecaster(self.options.budget_s, self.calls)
 
+    def forecast(self, case: Case) -> Forecast:
+        return self.forecaster.forecast(case.layer, case.op, case.backend, case.dtype)
+
+    def obstacle(self, case: Case) -> str | None:
+        """Why a case cannot be run at all, or None."""
+        unsupported = get_backend(case.backend).unsupported(case.layer, case.op, np.dtype(case.dtype))
+        return unsupported or _too_large(case)
+
     def reason_to_skip(self, case: Case) -> str | None:
         """Why a case is not run, which is also noted; None where it is."""
-        predicted: Forecast | None = None
-        reason = get_backend(case.backend).unsupported(case.layer, case.op, np.dtype(case.dtype))
+        reason, predicted_s = self.obstacle(case), None
         if reason is None:
-            reason = _too_large(case)
-        if reason is None:
-            predicted = self.forecaster.forecast(case.layer, case.op, case.backend, case.dtype)
-            if not predicted.fits:
-                reason = f"predicted {predicted.call_s:.2g} s a call, over the budget"
-        if reason is not None:
-            self.skipped.append(
-                {
-                    **case.facts(self.options.threads),
-                    "predicted_s": predicted.call_s if predicted else None,
-                    "reason": reason,
-                }
-            )
+            forecast = self.forecast(case)
+            if forecast.fits:
+                return None
+            predicted_s = forecast.call_s
+            reason = f"predicted {predicted_s:.2g} s a call, over the budget"
+        facts = case.facts(self.options.threads)
+        self.skipped.append({**facts, "predicted_s": predicted_s, "reason": reason})
         return reason
 
     def fail(self, case: Case, reason: str) -> None:

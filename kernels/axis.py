@@ -83,6 +83,11 @@ class Axis:
     def padded(self) -> int:
         return self.before + self.size + self.after
 
+    @property
+    def trivial(self) -> bool:
+        """Whether nothing happens along this axis: one input, one tap."""
+        return self.padded == self.kernel == 1
+
     @cached_property
     def out(self) -> int:
         """The number of windows; below 1 where not even one fits."""

@@ -119,10 +119,10 @@ def write(
     head: str, rows: Axis, cols: Axis, name: str, repeat: int, oc: int | None = None, tail: str = ""
 ) -> str:
     """The shortest descriptor that `read` and `axes` bring back to the same problem."""
-    if (rows.size, rows.kernel, rows.padded) == (1, 1, 1):
-        both = [("w", cols)]
-    elif rows == cols:
+    if rows == cols:
         both = [("h", rows)]
+    elif rows.trivial:
+        both = [("w", cols)]
     else:
         both = [("h", rows), ("w", cols)]
     plain = all(axis.before == 0 and max(0, _missing(axis, axis.out) // 2) == 0 for _, axis in both)

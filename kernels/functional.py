@@ -21,7 +21,7 @@ import numpy as np
 from kernels.arrays import readonly
 from kernels.axis import as_pair, is_int
 from kernels.choice import choose
-from kernels.registry import Backend, Op, get_backend
+from kernels.registry import Backend, Op, backends, get_backend
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 
@@ -383,6 +383,8 @@ def _delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
 
 
 def _resolve(backend: str, spec: Spec, op: Op, dtype: np.dtype) -> Backend:
+    if backend != "auto" and backend not in backends():
+        raise ValueError(f"backend is {backend!r}; expected one of auto, {', '.join(backends())}")
     chosen = get_backend(choose(spec, op, dtype) if backend == "auto" else backend)
     reason = chosen.unsupported(spec, op, dtype)
     if reason:

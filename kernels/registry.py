@@ -116,5 +116,5 @@ def get_backend(name: str) -> Backend:
     if not isinstance(name, str):
         raise TypeError(f"backend is {name!r}; expected one of {', '.join(backends())}")
     if name not in _BACKENDS:
-        raise ValueError(f"backend is {name!r}; expected one of {', '.join(('auto', *backends()))}")
+        raise ValueError(f"backend is {name!r}; expected one of {', '.join(backends())}")
     return _BACKENDS[name]

@@ -146,8 +146,8 @@ class ConvSpec(_Windows):
 
     @property
     def is_1d(self) -> bool:
-        rows = self.rows
-        return (rows.size, rows.kernel, rows.padded) == (1, 1, 1)
+        """Whether only the width is convolved; a 1x1 kernel on a 1x1 image passes for 2-D."""
+        return self.rows.trivial and self.rows != self.cols
 
     @property
     def w_shape(self) -> tuple[int, int, int, int]:

@@ -1,0 +1,63 @@
+"""How a case is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from benchmarks.measure import (
+    MAX_ROUNDS,
+    MIN_ROUNDS,
+    FirstCalls,
+    peak_bytes,
+    pinned_threads,
+    rounds_for,
+    warm_up_rounds_for,
+)
+from kernels import ConvSpec
+from kernels.problem import Problem
+
+
+def test_peak_memory_is_that_of_the_call():
+    kept = np.zeros(1_000_000)
+    assert peak_bytes(lambda: np.ones(500_000)) == pytest.approx(4_000_000, rel=0.01)
+    assert peak_bytes(lambda: [np.ones(500_000), np.ones(500_000)].clear()) == pytest.approx(
+        8_000_000, rel=0.01
+    )
+    assert peak_bytes(lambda: kept.max()) < 10_000
+
+
+def test_im2col_holds_its_matrix():
+    spec = ConvSpec(4, 8, 32, 32, 8, 3, 3, padding=1)
+    problem = Problem.random(spec, "forward")
+    output = int(np.prod(spec.y_shape)) * 4
+    matrix = spec.im2col_bytes(np.float32)
+    assert peak_bytes(lambda: problem.run("im2col")) > output + matrix
+    assert peak_bytes(lambda: problem.run("einsum")) < matrix
+
+
+def test_threads_are_pinned_and_given_back():
+    numba = pytest.importorskip("numba")
+    before = numba.get_num_threads()
+    with pinned_threads(1):
+        assert numba.get_num_threads() == 1
+        assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+    assert numba.get_num_threads() == before
+
+
+@pytest.mark.parametrize("call_s", [1e-6, 1e-3, 0.05, 10.0])
+def test_rounds_stay_within_their_bounds(call_s):
+    assert MIN_ROUNDS <= rounds_for(call_s) <= MAX_ROUNDS
+    assert 0 <= warm_up_rounds_for(call_s) <= MAX_ROUNDS
+
+
+def test_only_compiling_backends_have_a_first_call():
+    problem = Problem.random(ConvSpec(1, 1, 8, 8, 1, 3, 3), "forward")
+    calls = FirstCalls()
+    for backend in ("im2col", "numba"):
+        seconds, (y,) = calls.run(problem, backend)
+        assert seconds > 0
+        assert y.shape == problem.spec.y_shape
+    assert calls.spent_s("im2col", "conv2d", "forward") is None
+    assert calls.spent_s("numba", "conv2d", "forward") >= 0
