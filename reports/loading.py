@@ -173,6 +173,7 @@ def _rows(run: Run, path: Path, document: Mapping[str, Any]) -> Iterator[dict[st
     top = Entry(str(path), document)
     ours = [item for item in top.children("benchmarks", "benchmark") if "schema" in item.extra()]
     own = top.child("convbench", optional=True)
+    _check_schema(own)
     idle = {
         status: own.children(status, f"{status} entry", optional=True) for status in ("skipped", "failed")
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,13 +17,17 @@ import pandas as pd
 from reports import sheets, tables, views
 from reports.loading import Paths, Results, load_results
 from reports.summarizing import DEFAULT_BASELINE, summary
+from reports.wording import count
 
 TITLE = "Convolution and pooling, backend by backend"
 
 
 @dataclass(frozen=True)
 class Part:
-    """What the page shows of one setting; None where there is nothing to show."""
+    """What the page shows of one setting; None where there is nothing to show.
+
+    `label` is what tells the setting from the others: empty if it is the only one.
+    """
 
     label: str
     anchor: str
@@ -73,8 +77,9 @@ def write(
 def _files(results: Results, frame: pd.DataFrame, baseline: str, title: str) -> dict[str, bytes]:
     """The contents of the report by file name, index.html last."""
     settings = list(tables.settings(frame))
+    varying = [key for key in tables.SETTING if len(frame[key].unique()) > 1]
     parts = [
-        _part(rows, baseline, label=_label(setting), suffix=f"-{number}" if len(settings) > 1 else "")
+        _part(rows, baseline, label=_label(setting, varying), suffix=f"-{number}" if varying else "")
         for number, (setting, rows) in enumerate(settings, 1)
         if len(tables.timed(rows))
     ]
@@ -83,7 +88,7 @@ def _files(results: Results, frame: pd.DataFrame, baseline: str, title: str) -> 
         title=title,
         baseline=baseline,
         parts=parts,
-        labels=[_label(setting) for setting, _ in settings],
+        labels=[_label(setting, tables.SETTING) for setting, _ in settings],
         summary=summary(results.frame, baseline),
         skipped=views.groups(frame, "skipped"),
         failed=views.groups(frame, "failed"),
@@ -123,9 +128,9 @@ def _sheets(part: Part) -> list[sheets.Sheet]:
     return [sheet for sheet in (*part.throughput, part.fastest, part.memory_sheet) if sheet is not None]
 
 
-def _label(setting: Any) -> str:
-    threads = f"{setting.threads} thread{'s' if setting.threads > 1 else ''}"
-    return f"{setting.machine}, {setting.dtype}, {threads}"
+def _label(setting: Any, keys: Sequence[str]) -> str:
+    words = {"machine": setting.machine, "dtype": setting.dtype, "threads": count(setting.threads, "thread")}
+    return ", ".join(words[key] for key in keys)
 
 
 def _render(**content: object) -> str:

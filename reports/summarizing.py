@@ -40,7 +40,7 @@ def _winners(rows: pd.DataFrame) -> Iterator[str]:
     best = tables.fastest(rows)
     for op in tables.ops(best)[:3]:
         here = best[best["op"] == op]
-        (first, most), *others = here["backend"].value_counts().items()
+        (first, most), *others = tables.win_counts(here)
         line = f"Fastest {op}: {first} in {most:,} of {count(len(here), 'case')} (layer, batch)"
         yield _as_many_as_fit(line, (f", {backend} in {wins:,}" for backend, wins in others))
 

@@ -16,6 +16,7 @@ import pandas as pd
 from reports.wording import BACKENDS, OPS, in_order
 
 SETTING = ["machine", "dtype", "threads"]
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 _PLACE = [*SETTING, "family", "op", "layer", "batch"]
 
 
@@ -99,6 +100,12 @@ def fastest(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def win_counts(best: pd.DataFrame) -> list[tuple[str, int]]:
+    """Each backend in a table of `fastest` with the number of its rows, the most frequent first."""
+    numbers = best["backend"].value_counts()
+    return sorted(((name, int(numbers[name])) for name in backends(best)), key=lambda item: -item[1])
+
+
 def wins(frame: pd.DataFrame) -> pd.DataFrame:
     """Per op and family, how often each backend is the fastest, and what it costs to use it always.
 
@@ -126,7 +133,7 @@ def speedups(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """
     base = frame[frame["backend"] == baseline]
     skipped = base["status"] == "skipped"
-    base = base.assign(predicted=skipped)[(base["status"] == "timed") | skipped]
+    base = base.assign(predicted=skipped)[(base["status"] == "timed") | skipped].copy()
     for column in ("median_s", "q1_s", "q3_s"):
         base[f"base_{column}"] = base[column].where(~skipped, base["predicted_s"])
     base = base[[*_PLACE, "predicted", "base_median_s", "base_q1_s", "base_q3_s"]].dropna()
@@ -203,9 +210,15 @@ def compile_times(frame: pd.DataFrame) -> pd.DataFrame:
 def untimed(frame: pd.DataFrame, status: str) -> pd.DataFrame:
     """The skipped or failed cases, with `group`: the reason, numbers that differ from case to case as "…"."""
     rows = frame[frame["status"] == status]
-    pattern = rows["reason"].map(lambda reason: re.sub(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?", "…", reason))
-    same = rows.groupby(["backend", pattern])["reason"].transform("nunique") == 1
-    return rows.assign(group=rows["reason"].where(same, pattern))
+    wording = rows["reason"].map(lambda reason: _NUMBER.sub("…", reason))
+    return rows.assign(group=rows.groupby(["backend", wording])["reason"].transform(_common))
+
+
+def _common(reasons: pd.Series[str]) -> str:
+    """What reasons that differ in their numbers alone have in common."""
+    numbers = [_NUMBER.findall(reason) for reason in reasons]
+    shown = iter(column[0] if len(set(column)) == 1 else "…" for column in zip(*numbers, strict=True))
+    return _NUMBER.sub(lambda _: next(shown), str(reasons.iloc[0]))
 
 
 def noise(frame: pd.DataFrame) -> pd.DataFrame:

@@ -205,7 +205,8 @@ def results(frame: pd.DataFrame) -> Table:
 def machine(run: Run) -> Table:
     """What a run recorded about its machine, as far as it did."""
     facts, load = run.facts, [run.facts.get("load_start"), run.facts.get("load_end")]
-    caches = facts.get("caches")
+    caches, blas = facts.get("caches"), facts.get("blas")
+    blas = blas if isinstance(blas, list) else []
     known = {
         "saved": f"{run.datetime:%Y-%m-%d %H:%M:%S} UTC",
         "commit": _commit(run.commit),
@@ -218,10 +219,10 @@ def machine(run: Run) -> Table:
         "platform": facts.get("platform"),
         "Python": facts.get("python"),
         "versions": facts.get("versions"),
-        "BLAS": [_blas(one) for one in facts.get("blas") or () if isinstance(one, dict)],
+        "BLAS": ", ".join(_blas(one) for one in blas if isinstance(one, dict)),
         "Numba": facts.get("numba"),
         "frequency governor": facts.get("governor"),
-        "load before and after": None if None in load else f"{load[0]:.2f} and {load[1]:.2f}",
+        "load before and after": None if None in load else " and ".join(map(_plain, load)),
         "options": run.options,
     }
     rows = [[name, _plain(value)] for name, value in known.items() if value not in (None, "", [], {}, ())]
@@ -234,6 +235,8 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{name} {_plain(item)}" for name, item in value.items()) or NOTHING
     if isinstance(value, list | tuple):
         return " ".join(_plain(item) for item in value) or NOTHING
+    if isinstance(value, float):
+        return f"{value:.3g}"
     return NOTHING if value is None else str(value)
 
 
@@ -247,10 +250,12 @@ def _bytes(size: Any) -> str | None:
 
 
 def _blas(one: Mapping[str, Any]) -> str:
-    parts = (one.get("library"), one.get("version"), one.get("architecture") and f"for {one['architecture']}")
-    threads = one.get("threads")
-    of = f"({one['prefix']})" if one.get("prefix") else None
-    return " ".join(str(part) for part in (*parts, threads and count(int(threads), "thread"), of) if part)
+    words = [str(one[key]) for key in ("library", "version") if one.get(key)]
+    if one.get("architecture"):
+        words.append(f"for {one['architecture']}")
+    if isinstance(one.get("threads"), int):
+        words.append(f"with {count(one['threads'], 'thread')}")
+    return " ".join(words)
 
 
 def _commit(commit: Mapping[str, Any]) -> str:
@@ -269,12 +274,11 @@ def noise(frame: pd.DataFrame) -> str:
 
 
 def headline(frame: pd.DataFrame) -> str:
-    """The answer in a sentence or two."""
-    wins = tables.fastest(frame)["backend"].value_counts()
-    share = percent(wins.iloc[0] / wins.sum())
-    text = f"{wins.index[0]} is the fastest in {share} of {count(int(wins.sum()), 'case')}"
-    rest = [f"{name} in {percent(number / wins.sum())}" for name, number in wins.iloc[1:4].items()]
-    return f"{text}{''.join(f', {one}' for one in rest)}."
+    """The answer in a sentence."""
+    (name, most), *others = tables.win_counts(tables.fastest(frame))
+    total = most + sum(number for _, number in others)
+    rest = "".join(f", {other} in {percent(number / total)}" for other, number in others[:3])
+    return f"{name} is the fastest in {percent(most / total)} of {count(total, 'case')}{rest}."
 
 
 def backend_cell(name: str) -> Cell:

@@ -1,0 +1,201 @@
+"""Threads, forks and caches: what compiled, parallel code has to survive."""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_cases import CONVS, POOLS, assert_same, run_python
+
+import kernels
+from kernels import ConvSpec, PoolSpec
+from kernels.problem import Problem
+
+# Enough work for compiled loops to go parallel.
+LARGE = [
+    ConvSpec(4, 8, 32, 30, 8, 3, 3, padding=1),
+    PoolSpec("max", 4, 16, 40, 40, 3, 3, stride=1),
+]
+
+
+def exact_problems(backend: str) -> list[Problem]:
+    specs = [CONVS["groups"], CONVS["1-D causal"], POOLS["max padding"], POOLS["avg ceil"]]
+    if backend != "loops":  # which would take seconds
+        specs += LARGE
+    problems = [Problem.integers(spec, op) for spec in specs for op in ("forward", "dx")]
+    problems += [Problem.integers(spec, "dw") for spec in specs if isinstance(spec, ConvSpec)]
+    backend_ = kernels.get_backend(backend)
+    return [p for p in problems if not backend_.unsupported(p.spec, p.op, p.dtype)]
+
+
+def check(backend: str, problem: Problem) -> None:
+    for result, expected in zip(problem.run(backend), problem.reference, strict=True):
+        assert_same(kernels.get_backend(backend), result, expected)
+
+
+def test_threads(backend: str) -> None:
+    """Four threads at once over the same layers, each time with the right results."""
+    problems = exact_problems(backend)
+    assert problems
+    for problem in problems:
+        problem.reference  # noqa: B018  computed once, before the threads
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda problem: check(backend, problem), problems * 4))
+
+
+def test_threads_of_all_backends() -> None:
+    tasks = [(name, problem) for name in kernels.available_backends() for problem in exact_problems(name)]
+    for _, problem in tasks:
+        problem.reference  # noqa: B018
+    order = np.random.default_rng(0).permutation(len(tasks))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: check(*tasks[i]), order))
+
+
+# Run with a threading layer in the environment. Prints the layer that was used.
+SURVIVAL = """
+    import multiprocessing, os, sys, threading, warnings
+
+    warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads around is the point
+
+    import numba
+    import numpy as np
+    import kernels
+    from kernels import ConvSpec, PoolSpec
+    from kernels.jit import Kernel
+    from kernels.problem import Problem
+
+    LARGE = ConvSpec(4, 8, 32, 30, 8, 3, 3, padding=1), PoolSpec("max", 4, 16, 40, 40, 3, 3, stride=1)
+    SMALL = ConvSpec(2, 3, 6, 6, 4, 3, 3), PoolSpec("max", 2, 3, 6, 4, 2, 2)
+
+    def right(names, specs):
+        for name in names:
+            backend = kernels.get_backend(name)
+            for spec in specs:
+                problem = Problem.integers(spec, "forward")
+                if not backend.unsupported(spec, "forward", problem.dtype):
+                    allowed = 1e-3 + 10 * backend.tolerance * np.abs(problem.reference[0]).max()
+                    if not np.abs(problem.run(name)[0] - problem.reference[0]).max() < allowed:
+                        return False
+        return True
+
+    def everything(_=None):
+        fast = [name for name in kernels.available_backends() if name != "loops"]
+        return right(kernels.available_backends(), SMALL) and right(fast, LARGE)
+
+    def child():
+        pid = os.fork()
+        if not pid:
+            try:
+                os._exit(0 if everything() else 1)
+            except BaseException as error:
+                print(repr(error), file=sys.stderr, flush=True)
+                os._exit(2)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    launches = []
+    parallel = Kernel.__call__
+
+    if sys.argv[1] == "fork first":
+        import kernels.numba_loops
+        assert child() == 0
+    assert right(["numba"], LARGE)
+    layer = numba.threading_layer()  # raises unless a parallel launch was made
+    assert child() == 0
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert all(pool.map(everything, range(4)))
+
+    failures = []
+    def work():
+        if not right(["numba"], LARGE):
+            failures.append(threading.get_ident())
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert child() == 0  # while others are, perhaps, in the middle of a launch
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert everything()
+    print(layer)
+"""
+
+
+def layer_is_there(layer: str) -> bool:
+    """Whether Numba has been built with this threading layer."""
+    try:
+        __import__(f"numba.np.ufunc.{ {'omp': 'omppool', 'tbb': 'tbbpool'}.get(layer, layer) }")
+    except ImportError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not hasattr(sys.modules["os"], "fork"), reason="no fork here")
+@pytest.mark.parametrize(
+    ("layer", "order"), [("omp", ""), ("omp", "fork first"), ("workqueue", ""), ("tbb", "")]
+)
+def test_forks_and_threads(layer: str, order: str) -> None:
+    """GNU OpenMP ends a forked process that uses it; workqueue ends one with two launches at once."""
+    if not layer_is_there(layer):
+        pytest.skip(f"Numba's threading layer {layer} is not there")
+    printed = run_python(SURVIVAL, order, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
+    assert printed.strip() == layer
+
+
+# Prints how often each compiled function was found in the cache, and how often not.
+COUNT = """
+    import json
+    import numpy as np
+    from numba.core.dispatcher import Dispatcher
+    import kernels.numba_loops
+    from kernels import ConvSpec, PoolSpec
+    from kernels.jit import Kernel
+    from kernels.problem import Problem, ops_of
+
+    for spec in (ConvSpec(2, 2, 5, 5, 3, 3, 3, padding=1), PoolSpec("max", 1, 2, 4, 4, 2, 2), PoolSpec("avg", 1, 2, 4, 4, 2, 2)):
+        for op in ops_of(spec):
+            problem = Problem.integers(spec, op)
+            for result, expected in zip(problem.run("numba"), problem.reference, strict=True):
+                np.testing.assert_array_equal(result, expected)
+    counts = {}
+    for name, value in vars(kernels.numba_loops).items():
+        for kind in ("serial", "parallel"):
+            compiled = getattr(value, kind, None) if isinstance(value, Kernel) else None
+            if isinstance(compiled, Dispatcher) and compiled.signatures:
+                stats = compiled.stats
+                counts[f"{name}.{kind}"] = [sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]
+    print(json.dumps(counts))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    first = json.loads(run_python(COUNT, NUMBA_CACHE_DIR=str(tmp_path)))
+    assert len(first) >= 7, "convolution's and pooling's kernels, forward and backward"
+    assert all(hits == 0 and misses > 0 for hits, misses in first.values()), first
+    second = json.loads(run_python(COUNT, NUMBA_CACHE_DIR=str(tmp_path)))
+    assert second.keys() == first.keys()
+    assert all(hits > 0 and misses == 0 for hits, misses in second.values()), second
+
+
+@pytest.mark.parametrize("place", ["none", "a file"])
+def test_nowhere_to_write_a_cache(tmp_path: Path, place: str) -> None:
+    """An install that is read-only, with no home: compiled anew by each process, but compiled."""
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    code = """
+        import sys
+        import numpy as np
+        from numba.core import caching
+        # A superuser may write anywhere: take away the places themselves.
+        kept = [caching._UserProvidedCacheLocator] if sys.argv[1] == "a file" else []
+        caching.CacheImpl._locator_classes = kept
+        import kernels
+        x = np.arange(16.0).reshape(1, 1, 4, 4)
+        print(kernels.avg_pool2d(x, 2, backend="numba").tolist())
+    """
+    printed = run_python(code, place, NUMBA_CACHE_DIR=str(blocked / "cache"))
+    assert printed.strip() == "[[[[2.5, 4.5], [10.5, 12.5]]]]"

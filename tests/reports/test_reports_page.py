@@ -1,0 +1,238 @@
+"""The report: complete, self-contained, escaped, and never half written."""
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import reports
+from reports import page
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Collects attributes and texts, and checks that tags are nested."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.links, self.ids, self.texts = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.links += [values[key] for key in ("src", "href", "srcset", "action") if key in values]
+        self.ids += [values["id"]] if "id" in values else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.texts.append(" ".join(data.split()))
+
+
+@pytest.fixture(scope="module")
+def golden_report(make, tmp_path_factory):
+    """The report on the golden results, made once."""
+    path = tmp_path_factory.mktemp("golden") / "golden.json"
+    path.write_text(json.dumps(make.golden()))
+    return reports.write(path, path.parent / "out")
+
+
+@pytest.fixture
+def written(golden_report, tmp_path):
+    """A copy of it, to be written to."""
+    assert not list(golden_report.parent.parent.glob(".out*"))
+    return shutil.copytree(golden_report.parent, tmp_path / "out") / "index.html"
+
+
+def words(path):
+    text = " ".join(filter(None, Reader(path.read_text(encoding="utf-8")).texts))
+    return text.replace("\N{MULTIPLICATION SIGN}", "x")
+
+
+def test_files(written):
+    assert written.name == "index.html"
+    assert sorted(file.name for file in written.parent.iterdir()) == [
+        "fastest.png", "index.html", "memory.png", "results.csv", "throughput-dw-convolution.png",
+        "throughput-forward-convolution.png", "throughput-forward-pooling.png",
+    ]  # fmt: skip
+
+
+def test_self_contained(written):
+    html = written.read_text(encoding="utf-8")
+    reader = Reader(html)
+    assert len(reader.links) > 10
+    pictures = [link for link in reader.links if link.startswith("data:image/png;base64,")]
+    embedded = {base64.b64decode(picture.partition(",")[2]) for picture in pictures}
+    assert embedded == {file.read_bytes() for file in written.parent.glob("*.png")}
+    for link in set(reader.links) - set(pictures):
+        assert "://" not in link
+        assert not link.startswith("//")
+        if link.startswith("#"):
+            assert link[1:] in reader.ids
+        else:
+            assert (written.parent / link).is_file()
+    assert not re.search(r"<script|<link|@import|url\(", html)
+    assert len(reader.ids) == len(set(reader.ids))
+
+
+def test_contents(written):
+    text = words(written)
+    for expected in (
+        "1 case failed.",
+        "13 cases timed, 4 skipped, 1 failed",
+        "im2col is the fastest in 50 % of 6 cases, numba in 50 %.",
+        "≈ 200x",  # c:conv, predicted
+        "30.0x 9.00x to 100x",
+        "3.0e-06 a:conv, batch 32",
+        "loops, 3 cases: predicted … s, over the budget of 1.0 s (predicted: 2.00 s to 3.60 s a call)",
+        "error 0.5 is above the tolerance of 1e-05",
+        "32 (3.20 s)",
+        "Testor 9000, float32, 2 threads",
+        "L1d 32.0 KiB, L2 1.00 MiB",
+        "openblas 0.3.30 for SkylakeX with 2 threads",
+        "0123456789 with changes",
+        "0.25 and 1.5",
+        "budget_s 1",
+        "below 20 % of their median",
+        "2.00 s 1.50 s a:conv, batch 8",
+    ):
+        assert expected in text, expected
+
+
+def test_csv_holds_every_case(written):
+    table = pd.read_csv(written.parent / "results.csv")
+    assert len(table) == 18
+    assert table["status"].value_counts().to_dict() == {"timed": 13, "skipped": 4, "failed": 1}
+    assert table.loc[3, "gflops"] == pytest.approx(1000)
+
+
+def test_the_latest_run_is_shown(save, make, tmp_path):
+    old = save("r/a.json", make.document([make.timed("a", "numba", 8, 0.5)], datetime="2025-01-02T00:00:00Z"))
+    save("r/b.json", make.document([make.timed("a", "numba", 8, 0.25)], datetime="2025-01-01T00:00:00Z"))
+    written = reports.write(old.parent, tmp_path / "out")
+    assert pd.read_csv(written.parent / "results.csv")["median_s"].tolist() == [0.5]
+    assert "500 ms" in words(written)
+    assert "250 ms" not in words(written)
+
+
+def test_a_section_for_each_setting(save, make, tmp_path):
+    cases = [make.timed("a", "numba", 8, 0.5, dtype=dtype) for dtype in ("float32", "float64")]
+    written = reports.write(save("x.json", make.document(cases)), tmp_path / "out")
+    assert "Throughput: float64" in words(written)
+    assert (written.parent / "fastest-2.png").is_file()
+
+
+def test_names_are_escaped(save, make, tmp_path):
+    name = "<script>alert(1)</script>&\"'"
+    written = reports.write(
+        save("x.json", make.document([make.timed(name, "numba", 8, 0.5)])), tmp_path / "out", title="<b>a & b"
+    )
+    assert "<script" not in written.read_text(encoding="utf-8")
+    assert name in words(written)
+    assert "<b>a & b" in words(written)
+
+
+def test_nothing_timed(save, make, tmp_path):
+    path = save("x.json", make.document([], [make.untimed("a", "loops", 8, 3.0)]))
+    written = reports.write(path, tmp_path / "out")
+    assert "loops , 1 case: too slow (predicted: 3.00 s a call)" in words(written).replace(
+        "loops,", "loops ,"
+    )
+
+
+def test_facts_of_the_machine_may_be_missing_or_odd(save, make, tmp_path):
+    content = make.document([make.timed("a", "numba", 8, 0.5)])
+    del content["convbench"]
+    facts = {"cpu": None, "caches": 3, "blas": {"a": 1}, "load_start": "?", "load_end": 1, "isa": "avx2"}
+    for machine in ({"node": "host"}, {"convbench": facts}):
+        content["machine_info"] = machine
+        assert "Machine" in words(reports.write(save("x.json", content), tmp_path / "out"))
+
+
+def test_baseline_by_name(golden_path, tmp_path):
+    assert "Speed-ups over im2col" in words(reports.write(golden_path, tmp_path / "out", baseline="im2col"))
+
+
+def test_unknown_baseline(golden_path, tmp_path):
+    with pytest.raises(ValueError, match=r"^baseline is 'nunba'; expected one of loops, im2col, numba$"):
+        reports.write(golden_path, tmp_path / "out", baseline="nunba")
+    assert not (tmp_path / "out").exists()
+
+
+def test_default_baseline_may_be_missing(save, make, tmp_path):
+    written = reports.write(
+        save("x.json", make.document([make.timed("a", "numba", 8, 0.5)])), tmp_path / "out"
+    )
+    assert "There is nothing to compare with: loops has neither times" in words(written)
+
+
+def test_out_dir_that_is_a_file(golden_path, save):
+    path = save("file", "mine")
+    with pytest.raises(ValueError, match=r"^out_dir is '.*/file', a file; expected a directory"):
+        reports.write(golden_path, path)
+    assert path.read_text() == "mine"
+
+
+def contents(directory):
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+def test_bad_input_leaves_the_report_as_it_was(written, save):
+    before = contents(written.parent)
+    with pytest.raises(ValueError, match="is empty"):
+        reports.write(save("bad.json", ""), written.parent)
+    assert contents(written.parent) == before
+
+
+def test_bad_input_makes_no_directory(save, tmp_path):
+    with pytest.raises(ValueError, match="is empty"):
+        reports.write(save("bad.json", ""), tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_failure_while_making_leaves_the_report_as_it_was(written, golden_path, monkeypatch):
+    before = contents(written.parent)
+
+    def fail(*_arguments, **_options):
+        raise RuntimeError("no paper")
+
+    monkeypatch.setattr(page, "_render", fail)
+    with pytest.raises(RuntimeError, match="no paper"):
+        reports.write(golden_path, written.parent, baseline="im2col")
+    assert contents(written.parent) == before
+
+
+def test_a_full_disk_leaves_the_report_as_it_was(written, golden_path, monkeypatch):
+    before = contents(written.parent)
+    write_bytes = Path.write_bytes
+
+    def fail_at_the_page(path, data):
+        if path.name == "index.html":
+            raise OSError("No space left on device")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", fail_at_the_page)
+    with pytest.raises(OSError, match="No space left"):
+        reports.write(golden_path, written.parent, baseline="im2col")
+    monkeypatch.undo()
+    assert contents(written.parent) == before
+    assert not list(written.parent.parent.glob(".out*"))
+
+
+def test_files_of_others_stay_and_ours_are_replaced(written, golden_path):
+    (written.parent / "notes.txt").write_text("mine")
+    again = reports.write(golden_path, written.parent, title="Another title")
+    assert (written.parent / "notes.txt").read_text() == "mine"
+    assert "Another title" in words(again)
