@@ -33,6 +33,7 @@ Budget = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="What a case may take; longer ones are skipped.")
 ]
 RESULTS = Path("results")
+BASELINE = "loops"
 
 
 @app.command("list")
@@ -157,7 +158,7 @@ def bench(
     threads: Threads = None,
     budget: Budget = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = RESULTS / "report",
-    baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = "loops",
+    baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = BASELINE,
 ) -> None:
     """Time backends on suites with pytest-benchmark, then write the report.
 
@@ -167,6 +168,8 @@ def bench(
 
     options = Options.read(suite or (), backends, batch_sizes, ops, dtype, threads, budget)
     options.layers()
+    if baseline not in (*options.backends, BASELINE):
+        raise ValueError(f"--baseline is {baseline!r}; expected one of {', '.join(options.backends)}")
     before = set(RESULTS.glob("*.json"))
     status = subprocess.call([sys.executable, "-m", "pytest", *_pytest_arguments(options)])
     saved = sorted(set(RESULTS.glob("*.json")) - before)
@@ -203,7 +206,7 @@ def report(
         list[Path] | None, typer.Argument(help="Saved results, or folders of them; the newest if not given.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = RESULTS / "report",
-    baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = "loops",
+    baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = BASELINE,
 ) -> None:
     """Turn saved results into one HTML file, with its figures and a CSV beside it."""
     if not files:
@@ -220,7 +223,7 @@ def _report(files: list[Path], out: Path, baseline: str) -> None:
     import reports
 
     page = reports.write(files, out, baseline=baseline)
-    typer.echo(reports.summary(reports.load(files)))
+    typer.echo(reports.summary(reports.load(files), baseline))
     typer.echo(f"report: {page}")
 
 

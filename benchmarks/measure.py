@@ -20,7 +20,9 @@ MAX_ROUNDS = 200
 TIMED_S = 0.1
 """Seconds of timing that a case aims at, between `MIN_ROUNDS` and `MAX_ROUNDS` rounds."""
 WARM_UP_S = 0.02
-TRACING_FACTOR = 15
+LEAST_COMPILE_S = 0.02
+"""A first call that takes less than this longer than the second has not compiled: its caches were cold."""
+TRACING_FACTOR = 15.0
 """What tracing allocations costs at most, as a multiple of a call: the loops allocate every number."""
 
 
@@ -55,7 +57,7 @@ class FirstCalls:
     """
 
     def __init__(self) -> None:
-        self._spent_s: dict[tuple[str, str, Op], float] = {}
+        self._spent_s: dict[str, float] = {}
 
     def run(self, problem: Problem, backend: str) -> tuple[float, tuple[np.ndarray, ...]]:
         """The seconds of one call without compilation, and its results."""
@@ -63,21 +65,39 @@ class FirstCalls:
         if get_backend(backend).compiles:
             first_s = seconds
             seconds, results = seconds_of(lambda: problem.run(backend))
-            key = backend, problem.spec.kind, problem.op
-            self._spent_s[key] = self._spent_s.get(key, 0.0) + max(0.0, first_s - seconds)
+            if first_s - seconds > LEAST_COMPILE_S:
+                self._spent_s[backend] = self._spent_s.get(backend, 0.0) + first_s - seconds
         return seconds, results
 
-    def spent_s(self, backend: str, kind: str, op: Op) -> float | None:
-        """Seconds spent so far on first calls of `op` on layers of `kind`; None for what never compiles."""
-        return self._spent_s.get((backend, kind, op))
+    def take_s(self, backend: str) -> float | None:
+        """Seconds spent on first calls since this was last asked; None for a backend that never compiles."""
+        return self._spent_s.pop(backend, 0.0) if get_backend(backend).compiles else None
 
 
-def peak_bytes(call: Callable[[], Any]) -> int:
-    """The most memory that `call` held at a time beyond what there was, its results included.
+class Memory:
+    """Measures the most memory that calls hold, where tracing them fits into `budget_s`.
 
-    Counts what NumPy and Python allocate. Buffers inside compiled code and BLAS are not seen; the
-    backends keep theirs to a few rows.
+    Counts what NumPy and Python allocate beyond what there was, results included. Buffers inside compiled
+    code and BLAS are not seen; the backends keep theirs to a few rows.
     """
+
+    def __init__(self, budget_s: float) -> None:
+        self.budget_s = budget_s
+        self._factors: dict[tuple[str, Op], float] = {}
+
+    def peak_bytes(self, problem: Problem, backend: str, call_s: float) -> int | None:
+        """The peak of one call that takes `call_s` untraced; None where tracing would take too long."""
+        key = backend, problem.op
+        if call_s * self._factors.get(key, TRACING_FACTOR) > self.budget_s:
+            return None
+        start = time.perf_counter()
+        peak = traced_peak(lambda: problem.run(backend))
+        self._factors[key] = (time.perf_counter() - start) / call_s
+        return peak
+
+
+def traced_peak(call: Callable[[], Any]) -> int:
+    """The most bytes that `call` held at a time beyond what there was."""
     tracemalloc.start()
     try:
         call()

@@ -12,6 +12,7 @@ import psutil
 
 from benchmarks.budget import TIMED_CALLS, Forecast, Forecaster
 from benchmarks.inputs import make_problem
+from benchmarks.measure import Memory
 from benchmarks.options import Options
 from kernels import get_backend
 from kernels.problem import Problem, ops_of
@@ -95,6 +96,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.forecaster = Forecaster(self.options.budget_s, self.calls)
+        self.memory = Memory(self.options.budget_s)
 
     def forecast(self, case: Case) -> Forecast:
         return self.forecaster.forecast(case.layer, case.op, case.backend, case.dtype)

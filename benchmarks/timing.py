@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measure import TRACING_FACTOR, peak_bytes, rounds_for, warm_up_rounds_for
+from benchmarks.measure import rounds_for, warm_up_rounds_for
 from benchmarks.run import Case, Run, problem_of
 
 
@@ -22,13 +22,12 @@ def time_case(case: Case, run: Run, benchmark: Any) -> None:
         run.fail(case, verdict.wrong)
         pytest.fail(f"{case.id}: {verdict.wrong}", pytrace=False)
     del results
-    traceable = call_s * TRACING_FACTOR <= run.options.budget_s
     benchmark.group = case.group
     benchmark.extra_info = {
         **case.facts(run.options.threads),
-        "peak_bytes": peak_bytes(lambda: problem.run(case.backend)) if traceable else None,
+        "peak_bytes": run.memory.peak_bytes(problem, case.backend, call_s),
         "error": verdict.error,
-        "compile_s": run.forecaster.first_calls.spent_s(case.backend, case.layer.kind, case.op),
+        "compile_s": run.forecaster.first_calls.take_s(case.backend),
     }
     benchmark.pedantic(
         problem.run,

@@ -128,13 +128,13 @@ def fastest(ax: Axes, frame: pd.DataFrame, layers: Sequence[str], batches: Seque
         side.set_visible(False)
 
 
-def memory(ax: Axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
-    """Peak memory of each backend, a row per layer, for the rows of one op of `tables.memory`.
+def memory(ax: Axes, frame: pd.DataFrame, layers: Sequence[str]) -> None:
+    """Peak memory of each backend, a row for each of `layers`, for the rows of one op of `tables.memory`.
 
-    `labels` are the rows of the figure: values of the column `label`. A grey bar shows im2col's matrix.
+    A grey bar shows im2col's matrix.
     """
-    place = {label: row for row, label in enumerate(labels)}
-    peaks = frame.assign(row=frame["label"].map(place), peak_mib=frame["peak_mib"].clip(lower=LEAST_MIB))
+    place = {layer: row for row, layer in enumerate(layers)}
+    peaks = frame.assign(row=frame["layer"].map(place), peak_mib=frame["peak_mib"].clip(lower=LEAST_MIB))
     matrix = peaks.groupby("row")["im2col_mib"].max()
     matrix = matrix[matrix > LEAST_MIB]
     sizes = pd.concat([peaks["peak_mib"], matrix])
@@ -147,11 +147,11 @@ def memory(ax: Axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
             color=style.colour, markeredgecolor=INK, markeredgewidth=0.4, zorder=3, alpha=0.9,
         )  # fmt: skip
     _real_numbers(ax, "x", low, high)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.set_yticks(range(len(labels)), [clip(label, 46) for label in labels])
-    ax.tick_params(axis="x", labeltop=len(labels) > 20)  # the lower labels are far away then
+    ax.set_ylim(len(layers) - 0.4, -0.6)
+    ax.set_yticks(range(len(layers)), [clip(layer, 46) for layer in layers])
+    ax.tick_params(axis="x", labeltop=len(layers) > 20)  # the lower labels are far away then
     ax.set_xlabel("peak memory (MiB)", fontsize=SMALL, color=INK)
-    ax.set_ylabel("layer, batch size (images)", fontsize=SMALL, color=INK)
+    ax.set_ylabel("layer", fontsize=SMALL, color=INK)
     _plain(ax)
 
 

@@ -94,7 +94,8 @@ def load(paths: Paths) -> pd.DataFrame:
     - im2col_mib: MiB of the window matrix that im2col would build
     - peak_mib: MiB allocated at the peak of a call
     - error: largest difference from the float64 reference, relative to the reference's largest output
-    - compile_s: seconds that the first call took to compile
+    - compile_s: seconds that first calls took to compile for this case, or to load what was compiled before;
+      0 where an earlier case did
 
     Numbers that are not known are NaN. Raises ValueError, naming the file and what is wrong with it, for
     files that are missing, empty, not JSON, not pytest-benchmark's, or without results of convbench.

@@ -99,7 +99,8 @@ def draw_fastest(frame: pd.DataFrame) -> Figure:
     for number, op in enumerate(ops):
         ax = _axes(figure, left + number * (map_width + gap), top, map_width, cell[1] * len(layers))
         figures.fastest(ax, frame[frame["op"] == op], layers, batches)
-        ax.set_title(op, fontsize=figures.LARGE, color=figures.INK, fontweight="bold")
+        title = f"{op}, batch {short(frame['batch'].iloc[0])}"
+        ax.set_title(title, fontsize=figures.LARGE, color=figures.INK, fontweight="bold")
         if number:
             _share_rows(ax)
     return figure
@@ -107,20 +108,17 @@ def draw_fastest(frame: pd.DataFrame) -> Figure:
 
 def draw_memory(frame: pd.DataFrame) -> Figure:
     """Panels of `figures.memory`, one per op, with the same rows."""
-    frame = frame.assign(
-        label=[f"{row.layer}, {short(row.batch)}" for row in tables.records(frame[["layer", "batch"]])]
-    )
-    frame = frame.sort_values("family", kind="stable")  # the order of tables.layers
-    labels, ops, backends = list(frame["label"].unique()), tables.ops(frame), tables.backends(frame)
-    left, row, gap = 0.45 + _label_width(labels, 46, figures.SMALL), 0.3, 0.4
-    panel = (min(3.1, 9.6 / len(ops)), row * max(len(labels), 3))
+    layers, ops, backends = tables.layers(frame), tables.ops(frame), tables.backends(frame)
+    left, row, gap = 0.45 + _label_width(layers, 46, figures.SMALL), 0.3, 0.4
+    panel = (min(3.1, 9.6 / len(ops)), row * max(len(layers), 3))
     width = left + len(ops) * panel[0] + (len(ops) - 1) * gap + 0.25
     top = _legend_height(len(backends) + 1, width) + 0.45
     figure = _figure(width, top + panel[1] + 0.5)
     for number, op in enumerate(ops):
         ax = _axes(figure, left + number * (panel[0] + gap), top, *panel)
-        figures.memory(ax, frame[frame["op"] == op], labels)
-        ax.set_title(op, fontsize=figures.LARGE, color=figures.INK, fontweight="bold")
+        figures.memory(ax, frame[frame["op"] == op], layers)
+        title = f"{op}, batch {short(frame['batch'].iloc[0])}"
+        ax.set_title(title, fontsize=figures.LARGE, color=figures.INK, fontweight="bold")
         if number:
             _share_rows(ax)
     handles: list[Line2D | Patch] = [Patch(color="#dedede", label="im2col's matrix")]

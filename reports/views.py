@@ -142,7 +142,7 @@ def compile_times(frame: pd.DataFrame) -> Table:
         for op in tables.ops(table)
         for row in tables.records(table[table["op"] == op])
     ]  # fmt: skip
-    return Table(("backend", "op", "cases", "in all", "longest", "where"), "llrrrl", rows)
+    return Table(("backend", "op", "compilations", "in all", "longest", "where"), "llrrrl", rows)
 
 
 def groups(frame: pd.DataFrame, status: str) -> list[Group]:

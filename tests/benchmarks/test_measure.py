@@ -10,9 +10,10 @@ from benchmarks.measure import (
     MAX_ROUNDS,
     MIN_ROUNDS,
     FirstCalls,
-    peak_bytes,
+    Memory,
     pinned_threads,
     rounds_for,
+    traced_peak,
     warm_up_rounds_for,
 )
 from kernels import ConvSpec
@@ -21,11 +22,11 @@ from kernels.problem import Problem
 
 def test_peak_memory_is_that_of_the_call():
     kept = np.zeros(1_000_000)
-    assert peak_bytes(lambda: np.ones(500_000)) == pytest.approx(4_000_000, rel=0.01)
-    assert peak_bytes(lambda: [np.ones(500_000), np.ones(500_000)].clear()) == pytest.approx(
+    assert traced_peak(lambda: np.ones(500_000)) == pytest.approx(4_000_000, rel=0.01)
+    assert traced_peak(lambda: [np.ones(500_000), np.ones(500_000)].clear()) == pytest.approx(
         8_000_000, rel=0.01
     )
-    assert peak_bytes(lambda: kept.max()) < 10_000
+    assert traced_peak(lambda: kept.max()) < 10_000
 
 
 def test_im2col_holds_its_matrix():
@@ -33,8 +34,8 @@ def test_im2col_holds_its_matrix():
     problem = Problem.random(spec, "forward")
     output = int(np.prod(spec.y_shape)) * 4
     matrix = spec.im2col_bytes(np.float32)
-    assert peak_bytes(lambda: problem.run("im2col")) > output + matrix
-    assert peak_bytes(lambda: problem.run("einsum")) < matrix
+    assert traced_peak(lambda: problem.run("im2col")) > output + matrix
+    assert traced_peak(lambda: problem.run("einsum")) < matrix
 
 
 def test_threads_are_pinned_and_given_back():
@@ -59,5 +60,15 @@ def test_only_compiling_backends_have_a_first_call():
         seconds, (y,) = calls.run(problem, backend)
         assert seconds > 0
         assert y.shape == problem.spec.y_shape
-    assert calls.spent_s("im2col", "conv2d", "forward") is None
-    assert calls.spent_s("numba", "conv2d", "forward") >= 0
+    assert calls.take_s("im2col") is None
+    assert calls.take_s("numba") >= 0
+    assert calls.take_s("numba") == 0
+
+
+def test_memory_is_left_out_where_tracing_would_break_the_budget():
+    problem = Problem.random(ConvSpec(1, 1, 8, 8, 1, 3, 3), "forward")
+    memory = Memory(budget_s=1.0)
+    assert memory.peak_bytes(problem, "im2col", call_s=0.5) is None
+    assert memory.peak_bytes(problem, "im2col", call_s=0.05) > 0
+    # By now it is known how little tracing costs.
+    assert memory.peak_bytes(problem, "im2col", call_s=0.5) > 0

@@ -109,7 +109,7 @@ def test_axes_have_labels_with_units(drawn):
     assert {ax.get_xlabel() for ax in drawn["fastest"].axes} == {"batch size (images)"}
     assert drawn["fastest"].axes[0].get_ylabel() == "layer"
     assert {ax.get_xlabel() for ax in drawn["memory"].axes} == {"peak memory (MiB)"}
-    assert drawn["memory"].axes[0].get_ylabel() == "layer, batch size (images)"
+    assert drawn["memory"].axes[0].get_ylabel() == "layer"
 
 
 def test_a_panel_per_layer(frame, drawn):
@@ -171,8 +171,8 @@ def test_fastest_names_winners_leads_and_gaps(golden_frame):
 def test_memory_draws_peaks_and_the_matrix(golden_frame):
     ax = new_axes()
     rows = tables.memory(golden_frame)
-    rows = rows[(rows["op"] == "forward") & (rows["layer"] == "a:conv")].assign(label="a:conv, 8")
-    figures.memory(ax, rows, ["a:conv, 8"])
+    rows = rows[(rows["op"] == "forward") & (rows["layer"] == "a:conv")]
+    figures.memory(ax, rows, ["a:conv"])
     points = {line.get_label(): line.get_xdata().tolist() for line in ax.lines}
     assert points == {"loops": [figures.LEAST_MIB], "im2col": [64], "numba": [1]}
     (matrix,) = ax.patches

@@ -1,0 +1,190 @@
+"""The command line, as its user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convbench
+from kernels import backends
+
+ROOT = Path(convbench.__file__).parent
+SUITE = 'mb1ic1ih12oc2oh12kh3ph1n"tiny:conv"\nmax_pool2d mb1ic2ih12oh6kh2sh2n"tiny:pool"\n'
+
+
+def convbench_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "convbench", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def benched(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder in which a small `convbench bench` has run, and what it said."""
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "tiny.txt").write_text(SUITE)
+    done = convbench_run(folder, "bench", "--suite", "tiny.txt", "--batch-sizes", "1,4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done
+
+
+def test_help_tells_a_newcomer_what_to_do_first(tmp_path):
+    done = convbench_run(tmp_path, "--help")
+    assert done.returncode == 0
+    words = " ".join(done.stdout.split())
+    assert "New here? convbench list shows the backends" in words
+    for command in ("list", "check", "bench", "report"):
+        assert command in words
+
+
+def test_list_shows_every_backend_and_what_auto_is(tmp_path):
+    done = convbench_run(tmp_path, "list")
+    assert done.returncode == 0
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    for name in backends():
+        assert "exact on integers" in rows[name]
+        assert "everything" in rows[name]
+    assert "backend='auto' is numba" in done.stdout
+    assert "vgg19 (15 layers)" in done.stdout
+
+
+def test_check_prints_the_errors(tmp_path):
+    (tmp_path / "tiny.txt").write_text(SUITE)
+    done = convbench_run(tmp_path, "check", "--suite", "tiny.txt")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["layer", "op", "batch", *backends()]
+    assert [line.split()[:3] for line in lines[1:6]] == [
+        ["tiny:conv", "forward", "2"], ["tiny:conv", "dx", "2"], ["tiny:conv", "dw", "2"],
+        ["tiny:pool", "forward", "2"], ["tiny:pool", "dx", "2"],
+    ]  # fmt: skip
+    assert all(float(error) < 1e-6 for line in lines[1:6] for error in line.split()[3:])
+    assert lines[-1] == f"{5 * len(backends())} right, 0 wrong."
+
+
+def test_check_says_where_it_looked_at_less(tmp_path):
+    (tmp_path / "large.txt").write_text('mb1ic64ih32oc64oh32kh3ph1n"large"\n')
+    done = convbench_run(
+        tmp_path,
+        "check",
+        "--suite",
+        "large.txt",
+        "--backends",
+        "loops",
+        "--ops",
+        "forward",
+        "--budget",
+        "0.2",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "~" in done.stdout.splitlines()[1]
+    assert (
+        "1 would take longer than the budget of 0.2 s a case: checked on a layer of the same" in done.stdout
+    )
+
+
+def test_check_exits_with_1_on_a_mismatch(tmp_path):
+    (tmp_path / "tiny.txt").write_text(SUITE)
+    (tmp_path / "broken.py").write_text(
+        "import convbench, kernels.im2col as im2col\n"
+        "right = im2col.conv_dx\n"
+        "def conv_dx(spec, dy, w, dx):\n"
+        "    right(spec, dy, w, dx)\n"
+        "    dx[0, 0, 0, 0] += 1\n"
+        "im2col.conv_dx = conv_dx\n"
+        "convbench.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "broken.py", "check", "--suite", "tiny.txt"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "wrong tiny:conv-dx-b2-im2col: differs from the reference on integers" in done.stdout
+    assert f"{5 * len(backends()) - 1} right, 1 wrong." in done.stdout
+
+
+def test_bench_ends_with_the_report_and_a_summary(benched):
+    folder, done = benched
+    lines = done.stdout.splitlines()
+    (results,) = (folder / "results").glob("*.json")
+    assert f"results: results/{results.name}" in lines
+    assert lines[-1] == "report: results/report/index.html"
+    timed = 5 * 2 * len(backends())
+    assert lines[lines.index(f"results: results/{results.name}") + 1].startswith(
+        f"{timed} cases timed, 0 skipped"
+    )
+    assert len(lines) - lines.index(f"results: results/{results.name}") <= 12
+    page = (folder / "results" / "report" / "index.html").read_text()
+    assert "tiny:conv" in page
+    assert (folder / "results" / "report" / "results.csv").exists()
+
+
+def test_report_takes_the_newest_results_or_those_it_is_given(benched, tmp_path):
+    folder, _ = benched
+    (results,) = (folder / "results").glob("*.json")
+    newest = convbench_run(folder, "report", "--out", "again")
+    assert newest.returncode == 0, newest.stderr
+    given = convbench_run(tmp_path, "report", str(results), "--out", "given", "--baseline", "im2col")
+    assert given.returncode == 0, given.stderr
+    assert "over im2col" in given.stdout
+    assert (folder / "again" / "index.html").exists()
+    assert (tmp_path / "given" / "index.html").exists()
+
+
+FOREIGN = {"machine_info": {}, "commit_info": {}, "benchmarks": [], "datetime": "2026-01-01", "version": "5"}
+BAD_FILES = {"empty.json": "", "half.json": '{"benchmarks": [', "foreign.json": json.dumps(FOREIGN),
+             "bad.txt": "\nic1ih8oc2kh9\n", "noise.txt": "hello world again"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "--suite", "nope"], "suite is 'nope'; expected one of default, alexnet"),
+        (["check", "--suite", "bad.txt"], "bad.txt:2: kernel 9x9 (dilation counted) is larger than"),
+        (["bench", "--suite", "noise.txt"], "noise.txt:1: cannot read 'hello world again'; expected"),
+        (["check", "--backends", "nope"], "backend is 'nope'; expected one of loops"),
+        (["bench", "--batch-sizes", "0"], "--batch-sizes is '0'; expected positive ints"),
+        (["bench", "--ops", "up"], "--ops is 'up'; expected some of forward"),
+        (["bench", "--dtype", "int8"], "--dtype is 'int8'; expected float32 or float64"),
+        (["bench", "--threads", "0"], "--threads is 0; expected 1 to"),
+        (["bench", "--baseline", "nope"], "--baseline is 'nope'; expected one of loops, window"),
+        (["check", "--budget", "-1"], "--budget is -1.0; expected seconds, more than 0"),
+        (["report"], "no results in results/; expected files, or a run of `convbench bench` before"),
+        (["report", "missing.json"], "missing.json does not exist; expected"),
+        (["report", "empty.json"], "empty.json is empty; expected"),
+        (["report", "half.json"], "half.json is not JSON"),
+        (["report", "foreign.json"], "foreign.json holds no convbench results"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, message):
+    for name, content in BAD_FILES.items():
+        (tmp_path / name).write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    done = convbench_run(tmp_path, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith(f"convbench: {message}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_unknown_commands_and_options_are_usage_errors(tmp_path):
+    for arguments in (["nope"], ["check", "--nope"]):
+        done = convbench_run(tmp_path, *arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
