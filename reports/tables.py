@@ -195,12 +195,8 @@ def memory(frame: pd.DataFrame) -> pd.DataFrame:
     """
     rows = timed(frame).dropna(subset=["peak_mib"])
     known = rows.groupby("batch").size()
-    return at_batch(rows, known.index[known >= 0.75 * known.max()].max())
-
-
-def at_batch(frame: pd.DataFrame, batch: int) -> pd.DataFrame:
-    """The rows of one batch size."""
-    return frame[frame["batch"] == batch]
+    largest: int = known.index[known >= 0.75 * known.max()].max()
+    return rows.loc[rows["batch"].eq(largest)]
 
 
 def compile_times(frame: pd.DataFrame) -> pd.DataFrame:
