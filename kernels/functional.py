@@ -167,6 +167,8 @@ def conv1d_backward(
 def _conv_backward(
     spec: ConvSpec, dy: np.ndarray, x: np.ndarray, w: np.ndarray, backend: str, need: Iterable[str]
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    if not isinstance(need, Iterable):
+        raise TypeError(f"need is {need!r}; expected some of 'dx', 'dw', 'db'")
     wanted = (need,) if isinstance(need, str) else tuple(need)
     for name in wanted:
         if name not in _GRADIENTS:
@@ -298,6 +300,8 @@ def avg_pool2d_backward(
 
     dy (N, C, OH, OW). Returns dx of `x_shape`, of dy's dtype.
     """
+    if not isinstance(x_shape, tuple | list):
+        raise TypeError(f"x_shape is {x_shape!r}; expected a tuple {_expected(_IMAGE)}")
     shape = tuple(x_shape)
     if len(shape) not in _IMAGE or not all(map(is_int, shape)):
         raise ValueError(f"x_shape is {x_shape!r}; expected {_expected(_IMAGE)}")
@@ -393,19 +397,33 @@ def _resolve(backend: str, spec: Spec, op: Op, dtype: np.dtype) -> Backend:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+    """`value` as a key of a cache; what cannot be one is no valid geometry, and its text will do."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    return repr(value) if value.__hash__ is None else value
+
+
+def _types(value: Any) -> Any:
+    """The types in nested tuples, which tell (1, 1) from (1.0, 1.0) where a cache would not."""
+    return tuple(map(_types, value)) if isinstance(value, tuple) else type(value)
 
 
 def _conv_spec(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> ConvSpec:
-    geometry = map(_hashable, (stride, padding, dilation, groups))
-    return _cached_conv_spec(x_shape, w_shape, *geometry)
+    geometry = _hashable((stride, padding, dilation, groups))
+    return _cached_conv_spec(x_shape, w_shape, *geometry, _types(geometry))
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=4096)
 def _cached_conv_spec(
-    x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    types: Any,
 ) -> ConvSpec:
     shapes = f"x: {x_shape}, w: {w_shape}, groups={groups}"
     if is_int(groups) and groups > 0 and not x_shape[1] % groups and w_shape[1] * groups != x_shape[1]:
@@ -447,11 +465,13 @@ def _pool_spec(
     ceil_mode: bool,
     count_include_pad: bool,
 ) -> PoolSpec:
-    geometry = map(_hashable, (kernel_size, stride, padding, dilation))
-    return _cached_pool_spec(mode, x_shape, *geometry, bool(ceil_mode), bool(count_include_pad))
+    geometry = _hashable((kernel_size, stride, padding, dilation))
+    return _cached_pool_spec(
+        mode, x_shape, *geometry, bool(ceil_mode), bool(count_include_pad), _types(geometry)
+    )
 
 
-@lru_cache(maxsize=4096, typed=True)
+@lru_cache(maxsize=4096)
 def _cached_pool_spec(
     mode: Any,
     x_shape: tuple[int, ...],
@@ -461,6 +481,7 @@ def _cached_pool_spec(
     dilation: Any,
     ceil_mode: bool,
     count_include_pad: bool,
+    types: Any,
 ) -> PoolSpec:
     kernel = as_pair("kernel_size", kernel_size)
     N, C, H, W = x_shape

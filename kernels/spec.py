@@ -38,6 +38,8 @@ class _Windows:
     def _normalise(self, ceil_mode: bool = False) -> None:
         """Validate the fields and bring them to their one form; runs once, as the spec is made."""
         assign = object.__setattr__  # the dataclasses are frozen for everyone else
+        if not isinstance(self.name, str) or set(self.name) & set('"\n'):
+            raise ValueError(f"name is {self.name!r}; expected a string on one line, without quotation marks")
         assign(self, "N", as_int("N", self.N, 0))
         for name in ("C", "H", "W", "R", "S", "repeat"):
             assign(self, name, as_int(name, getattr(self, name), 1))
