@@ -1,5 +1,6 @@
 """Interchangeable backends of convolution and pooling behind one interface."""
 
+from kernels import fork as _fork  # noqa: F401  (registers its hook before anything is launched)
 from kernels.choice import choose
 from kernels.functional import (
     Conv1dGradients,

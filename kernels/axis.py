@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
+
+from kernels.lazy import lazy
 
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
@@ -38,22 +39,24 @@ def as_pair(name: str, value: object, least: int = 1) -> Pair:
         both = as_int(name, value, least)
         return both, both
     if isinstance(value, tuple | list) and len(value) == 2 and all(map(is_int, value)):
-        if min(value) < least:
-            raise ValueError(f"{name} is {value!r}; expected ints of {least} or more")
-        return operator.index(value[0]), operator.index(value[1])
+        pair = operator.index(value[0]), operator.index(value[1])
+        if min(pair) < least:
+            raise ValueError(f"{name} is {pair}; expected ints of {least} or more")
+        return pair
     raise TypeError(f"{name} is {value!r}; expected an int or a pair of ints (height, width)")
 
 
 def as_sides(padding: object) -> Sides:
     """Explicit `padding` as ((top, bottom), (left, right)).
 
-    Takes an int, a pair (height, width), or the four sides. "same" and "valid" depend on the layer:
-    see `Axis.resolve`.
+    Takes an int, a pair (height, width), or the four sides; "same" depends on the layer: see `Axis.same`.
     """
+    if isinstance(padding, str):
+        raise ValueError(f'padding is {padding!r}; expected "same", "valid" or numbers')
     if isinstance(padding, tuple | list) and len(padding) == 2 and not all(map(is_int, padding)):
         if all(isinstance(side, tuple | list) for side in padding):
             return as_pair("padding", padding[0], 0), as_pair("padding", padding[1], 0)
-    elif not isinstance(padding, str):
+    else:
         height, width = as_pair("padding", padding, 0)
         return (height, height), (width, width)
     raise TypeError(
@@ -88,7 +91,7 @@ class Axis:
         """Whether nothing happens along this axis: one input, one tap."""
         return self.padded == self.kernel == 1
 
-    @cached_property
+    @lazy
     def out(self) -> int:
         """The number of windows; below 1 where not even one fits."""
         slack = self.padded - self.reach

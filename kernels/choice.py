@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from kernels.registry import Op, available_backends, get_backend
@@ -13,6 +15,8 @@ PREFERENCE = ("numba", "im2col", "einsum", "window", "loops")
 
 def choose(spec: Spec, op: Op, dtype: np.dtype | type) -> str:
     """The name of the backend that "auto" uses for `op` ("forward", "dx" or "dw") of `spec` in `dtype`."""
+    if op not in get_args(Op):
+        raise ValueError(f"op is {op!r}; expected one of {', '.join(get_args(Op))}")
     available = available_backends()
     for name in PREFERENCE:
         if name in available and get_backend(name).unsupported(spec, op, np.dtype(dtype)) is None:

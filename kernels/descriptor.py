@@ -15,7 +15,8 @@ does not count in averages), and `qh`, `qw` (padding at the end, where ceil_mode
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from kernels.axis import Axis
 
@@ -25,6 +26,15 @@ POOL_KEYS = ("mb", "ic", *_WINDOW_KEYS, "cm", "cp")
 _DEFAULTS = {"g": 1, "mb": 2, "cm": 0, "cp": 1}
 _NAME = re.compile(r'n(?:"([^"]*)"|([^"*]*))(?:\*(\d+))?')
 _NUMBER = re.compile(r"([a-z]+)(\d+)")
+
+
+@contextmanager
+def named(text: str) -> Iterator[None]:
+    """Errors of a spec that is made from `text` name it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"descriptor {text!r}: {error}") from None
 
 
 def read(text: str, keys: Sequence[str]) -> tuple[dict[str, int], str, int]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernels.arrays import readonly
-from kernels.axis import as_pair, is_int
+from kernels.axis import as_int, as_pair, is_int
 from kernels.choice import choose
 from kernels.registry import Backend, Op, backends, get_backend
 from kernels.spec import ConvSpec, PoolSpec, Spec
@@ -63,8 +63,9 @@ def conv2d(
     x (N, C, H, W) or (C, H, W); w (K, C/groups, R, S); b (K,) or None. Returns y (N, K, OH, OW), or
     (K, OH, OW) for an unbatched x, of x's dtype.
     """
-    x, batched = _batched(_array("x", x, _IMAGE), 4)
     w = _array("w", w, {4: "(K, C/groups, R, S)"})
+    _check_channels(_array("x", x, _IMAGE), w, groups)
+    x, batched = _batched(x, 4)
     spec = _conv_spec(x.shape, w.shape, stride, padding, dilation, groups)
     return _conv(spec, x, w, b, backend, out, spec.y_shape if batched else spec.y_shape[1:])
 
@@ -86,8 +87,9 @@ def conv1d(
     x (N, C, L) or (C, L); w (K, C/groups, R); b (K,) or None; `padding` an int, (left, right), "same" or
     "valid". Returns y (N, K, OL), or (K, OL) for an unbatched x, of x's dtype.
     """
-    x, batched = _batched(_array("x", x, _SIGNAL), 3)
     w = _array("w", w, {3: "(K, C/groups, R)"})
+    _check_channels(_array("x", x, _SIGNAL), w, groups)
+    x, batched = _batched(x, 3)
     spec = _conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
     shape = (spec.N, spec.K, spec.OW)
     return _conv(spec, x, w, b, backend, out, shape if batched else shape[1:])
@@ -132,8 +134,9 @@ def conv2d_backward(
     dy (N, K, OH, OW), x and w as in `conv2d`. `need` names those wanted of "dx", "dw", "db"; the others
     are not computed. Returns dx of x's shape, dw of w's shape, db (K,), or None each.
     """
-    x, batched = _batched(_array("x", x, _IMAGE), 4)
     w = _array("w", w, {4: "(K, C/groups, R, S)"})
+    _check_channels(_array("x", x, _IMAGE), w, groups)
+    x, batched = _batched(x, 4)
     spec = _conv_spec(x.shape, w.shape, stride, padding, dilation, groups)
     dy = _gradient(dy, spec.y_shape if batched else spec.y_shape[1:])
     dx, dw, db = _conv_backward(spec, dy, x, w, backend, need)
@@ -153,8 +156,9 @@ def conv1d_backward(
     need: Iterable[str] = _GRADIENTS,
 ) -> Conv1dGradients:
     """Gradients of `conv1d(x, w, b, ...)`: as `conv2d_backward`, with dy (N, K, OL) or (K, OL)."""
-    x, batched = _batched(_array("x", x, _SIGNAL), 3)
     w = _array("w", w, {3: "(K, C/groups, R)"})
+    _check_channels(_array("x", x, _SIGNAL), w, groups)
+    x, batched = _batched(x, 3)
     spec = _conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
     shape = (spec.N, spec.K, spec.OW)
     dy = _gradient(dy, shape if batched else shape[1:])
@@ -300,7 +304,7 @@ def avg_pool2d_backward(
 
     dy (N, C, OH, OW). Returns dx of `x_shape`, of dy's dtype.
     """
-    if not isinstance(x_shape, tuple | list):
+    if not isinstance(x_shape, Iterable):
         raise TypeError(f"x_shape is {x_shape!r}; expected a tuple {_expected(_IMAGE)}")
     shape = tuple(x_shape)
     if len(shape) not in _IMAGE or not all(map(is_int, shape)):
@@ -342,7 +346,8 @@ def _ready(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.nda
 
 
 def _gradient(dy: object, shape: tuple[int, ...]) -> np.ndarray:
-    dy = _array("dy", dy, {len(shape): str(shape)})
+    ndim = dy.ndim if isinstance(dy, np.ndarray) else len(shape)  # the shape is what counts
+    dy = _array("dy", dy, {ndim: str(shape)})
     if dy.shape != shape:
         raise ValueError(f"dy has shape {dy.shape}; expected the result's {shape}")
     return dy
@@ -408,6 +413,17 @@ def _types(value: Any) -> Any:
     return tuple(map(_types, value)) if isinstance(value, tuple) else type(value)
 
 
+def _check_channels(x: np.ndarray, w: np.ndarray, groups: object) -> None:
+    """Whether x, as the caller gave it, has the channels that w expects; the spec judges `groups` itself."""
+    channels, per_group = x.shape[1 - w.ndim], w.shape[1]
+    if isinstance(groups, int) and groups > 0 and not channels % groups and per_group * groups != channels:
+        split = "" if groups == 1 else f" in {groups} groups of {channels // groups}"
+        raise ValueError(
+            f"w has {per_group} input channels but x has {channels}{split} "
+            f"(x: {x.shape}, w: {w.shape}, groups={groups})"
+        )
+
+
 def _conv_spec(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> ConvSpec:
@@ -425,10 +441,6 @@ def _cached_conv_spec(
     groups: int,
     types: Any,
 ) -> ConvSpec:
-    shapes = f"x: {x_shape}, w: {w_shape}, groups={groups}"
-    if is_int(groups) and groups > 0 and not x_shape[1] % groups and w_shape[1] * groups != x_shape[1]:
-        per_group = "" if groups == 1 else f" in {groups} groups of {x_shape[1] // groups}"
-        raise ValueError(f"w has {w_shape[1]} input channels but x has {x_shape[1]}{per_group} ({shapes})")
     (N, C, H, W), (K, _, R, S) = x_shape, w_shape
     return ConvSpec(N, C, H, W, K, R, S, stride, padding, dilation, groups)
 
@@ -443,9 +455,7 @@ def _conv1d_spec(
         for value in (stride, padding, dilation)
     ]
     stride, padding, dilation = along
-    for name, value in (("stride", stride), ("dilation", dilation)):
-        if not is_int(value):
-            raise TypeError(f"{name} is {value!r}; expected an int")
+    stride, dilation = as_int("stride", stride, 1), as_int("dilation", dilation, 1)
     if is_int(padding):
         padding = (padding, padding)
     if not isinstance(padding, str):
@@ -465,6 +475,9 @@ def _pool_spec(
     ceil_mode: bool,
     count_include_pad: bool,
 ) -> PoolSpec:
+    for name, flag in (("ceil_mode", ceil_mode), ("count_include_pad", count_include_pad)):
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"{name} is {flag!r}; expected True or False")
     geometry = _hashable((kernel_size, stride, padding, dilation))
     return _cached_pool_spec(
         mode, x_shape, *geometry, bool(ceil_mode), bool(count_include_pad), _types(geometry)

@@ -9,13 +9,14 @@ already launched (GNU OpenMP does not survive a fork).
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
 import numba
+
+from kernels import fork
 
 # Sums may be reordered and fused, but NaN and infinity keep their meaning: max pooling propagates them.
 _OPTIONS: dict[str, Any] = {
@@ -27,25 +28,19 @@ _OPTIONS: dict[str, Any] = {
 _LEAST_PARALLEL_WORK = 400_000
 
 
-class _Launches:
-    """Whether a parallel launch is safe right now."""
+class _Launch:
+    """The one parallel launch that a process has under way at a time."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Start afresh: after a fork the lock may be held by a thread that is not there."""
         self.lock = threading.Lock()
-        self.forked_from_launched = False
-
-    def after_fork(self) -> None:
-        self.lock = threading.Lock()
-        try:
-            numba.threading_layer()
-        except ValueError:  # not launched yet: the child starts threads of its own
-            return
-        self.forked_from_launched = True
 
 
-_launches = _Launches()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_launches.after_fork)
+_launch = _Launch()
+fork.after_fork.append(_launch.renew)
 
 
 class Kernel:
@@ -61,12 +56,12 @@ class Kernel:
 
     def __call__(self, work: int, *arguments: Any) -> None:
         """Run on `arguments`; `work` is the number of operations to expect."""
-        wanted = work >= _LEAST_PARALLEL_WORK and not _launches.forked_from_launched
-        if wanted and numba.get_num_threads() > 1 and _launches.lock.acquire(blocking=False):
+        wanted = work >= _LEAST_PARALLEL_WORK and not fork.forked_from_launched
+        if wanted and numba.get_num_threads() > 1 and _launch.lock.acquire(blocking=False):
             try:
                 self.parallel(*arguments)
             finally:
-                _launches.lock.release()
+                _launch.lock.release()
         else:
             self.serial(*arguments)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from kernels import functional, reference
+from kernels.lazy import lazy
 from kernels.registry import EXACT, Op, get_backend
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
@@ -105,12 +105,12 @@ class Problem:
             return (functional.avg_pool2d(arrays["x"], **window),)
         return (functional.avg_pool2d_backward(arrays["dy"], spec.x_shape, **window),)
 
-    @cached_property
+    @lazy
     def reference(self) -> tuple[np.ndarray, ...]:
         """What `run` should return, in float64."""
         return _reference(self.spec, self.op, self.arrays)
 
-    @cached_property
+    @lazy
     def bounds(self) -> tuple[np.ndarray, ...]:
         """The largest rounding error that any order of summation can make, for each element.
 

@@ -10,11 +10,11 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, Protocol, cast
 
 import numpy as np
 
+from kernels.lazy import lazy
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 Op = Literal["forward", "dx", "dw"]
@@ -65,7 +65,7 @@ class Backend:
     tolerance: float
     compiles: bool
 
-    @cached_property
+    @lazy
     def operations(self) -> Operations:
         """The backend's functions; imports its module."""
         if self.unavailable:

@@ -8,7 +8,6 @@ outputs. The long names (`stride`, `padding`, `dilation`, `groups`, ...) mean wh
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from kernels import descriptor
 from kernels.axis import Axis, Pair, Sides, as_int, as_pair, as_sides, is_int
+from kernels.lazy import lazy
 
 
 class _Windows:
@@ -86,7 +86,7 @@ class _Windows:
     def padded(self) -> bool:
         return self.padding != ((0, 0), (0, 0))
 
-    @cached_property
+    @lazy
     def valid_taps(self) -> int:
         """Taps that fall on the input, over one plane of outputs: oneDNN benchdnn's count."""
         return int(self.rows.valid().sum()) * int(self.cols.valid().sum())
@@ -183,15 +183,16 @@ class ConvSpec(_Windows):
         """Read a oneDNN benchdnn descriptor such as `mb32ic6ih12oc16oh8kh5n"lenet:conv2"`."""
         numbers, name, repeat = descriptor.read(text, descriptor.CONV_KEYS)
         rows, cols = descriptor.axes(text, numbers)
-        return cls(
-            N=numbers["mb"],
-            C=numbers["ic"],
-            K=numbers["oc"],
-            groups=numbers["g"],
-            name=name,
-            repeat=repeat,
-            **_window_fields(rows, cols),
-        )
+        with descriptor.named(text):
+            return cls(
+                N=numbers["mb"],
+                C=numbers["ic"],
+                K=numbers["oc"],
+                groups=numbers["g"],
+                name=name,
+                repeat=repeat,
+                **_window_fields(rows, cols),
+            )
 
     @property
     def descriptor(self) -> str:
@@ -271,7 +272,7 @@ class PoolSpec(_Windows):
         """Bytes of the window matrix: every input once for each window that covers it."""
         return self.N * self.C * self.R * self.S * self.OH * self.OW * np.dtype(dtype).itemsize
 
-    @cached_property
+    @lazy
     def divisors(self) -> np.ndarray:
         """What average pooling divides each window's sum by: int64 (OH, OW)."""
         if self.count_include_pad:
@@ -284,16 +285,17 @@ class PoolSpec(_Windows):
         numbers, name, repeat = descriptor.read(text, descriptor.POOL_KEYS)
         ceil_mode = bool(numbers["cm"])
         rows, cols = descriptor.axes(text, numbers, ceil_mode)
-        return cls(
-            mode=mode,
-            N=numbers["mb"],
-            C=numbers["ic"],
-            ceil_mode=ceil_mode,
-            count_include_pad=bool(numbers["cp"]),
-            name=name,
-            repeat=repeat,
-            **_window_fields(rows, cols),
-        )
+        with descriptor.named(text):
+            return cls(
+                mode=mode,
+                N=numbers["mb"],
+                C=numbers["ic"],
+                ceil_mode=ceil_mode,
+                count_include_pad=bool(numbers["cp"]),
+                name=name,
+                repeat=repeat,
+                **_window_fields(rows, cols),
+            )
 
     @property
     def descriptor(self) -> str:

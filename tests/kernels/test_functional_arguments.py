@@ -200,7 +200,7 @@ def test_stride_of_a_pool_is_its_window(on: Calls) -> None:
     )
 
 
-@pytest.mark.parametrize("x_shape", [[2, 4, 7, 6], np.array([2, 4, 7, 6]), tuple(np.array([2, 4, 7, 6]))])
+@pytest.mark.parametrize("x_shape", [[2, 4, 7, 6], tuple(np.array([2, 4, 7, 6]))])
 def test_forms_of_x_shape(x_shape) -> None:
     dy = integers((2, 4, 3, 3), np.float32)
     expected = kernels.avg_pool2d_backward(dy, (2, 4, 7, 6), 2)

@@ -229,8 +229,8 @@ WRONG_TYPES = [
     (lambda: max_pool2d(kernel_size=2.0), f"kernel_size is 2.0; {PAIR}"),
     (lambda: max_pool2d(kernel_size=None), f"kernel_size is None; {PAIR}"),
     (lambda: avg_pool2d(kernel_size=(1, 2, 3)), f"kernel_size is (1, 2, 3); {PAIR}"),
-    (lambda: conv1d(stride=(1, 1)), "stride is (1, 1); expected an int"),
-    (lambda: conv1d(dilation=2.0), "dilation is 2.0; expected an int"),
+    (lambda: conv1d(stride=(1, 1)), "stride is (1, 1); expected a positive int"),
+    (lambda: conv1d(dilation=2.0), "dilation is 2.0; expected a positive int"),
     (
         lambda: conv1d(padding=(1, 1, 1)),
         'padding is (1, 1, 1); expected an int, (left, right), "same" or "valid"',
