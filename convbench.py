@@ -133,8 +133,8 @@ def check(
     console.print(f"\n{len(outcomes) - len(wrong) - len(skipped)} right, {len(wrong)} wrong.")
     if smaller:
         console.print(
-            f"~ {len(smaller)} would take longer than the budget of {options.budget_s:g} s a case: checked on "
-            "a layer of the same kind with a smaller batch, a smaller image or fewer channels."
+            f"~ {len(smaller)} would take longer than the budget of {options.budget_s:g} s a case: checked "
+            "on a layer of the same kind with a smaller batch, a smaller image or fewer channels."
         )
     if wrong:
         raise typer.Exit(1)

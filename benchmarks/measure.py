@@ -22,6 +22,8 @@ TIMED_S = 0.1
 WARM_UP_S = 0.02
 LEAST_COMPILE_S = 0.02
 """A first call that takes less than this longer than the second has not compiled: its caches were cold."""
+TRACED_S = 2.0
+"""Seconds that tracing one call may take, however large the budget for timing is."""
 TRACING_FACTOR = 15.0
 """What tracing allocations costs at most, as a multiple of a call: the loops allocate every number."""
 

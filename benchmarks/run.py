@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.budget import TIMED_CALLS, Forecast, Forecaster
 from benchmarks.inputs import make_problem
-from benchmarks.measure import Memory
+from benchmarks.measure import TRACED_S, Memory
 from benchmarks.options import Options
 from kernels import get_backend
 from kernels.problem import Problem, ops_of
@@ -96,7 +96,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.forecaster = Forecaster(self.options.budget_s, self.calls)
-        self.memory = Memory(self.options.budget_s)
+        self.memory = Memory(min(self.options.budget_s, TRACED_S))
 
     def forecast(self, case: Case) -> Forecast:
         return self.forecaster.forecast(case.layer, case.op, case.backend, case.dtype)

@@ -89,7 +89,7 @@ def test_check_says_where_it_looked_at_less(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "~" in done.stdout.splitlines()[1]
-    assert "1 would take longer than the budget of 0.2 s a case: checked on a layer of" in done.stdout
+    assert "1 would take longer than the budget of 0.2 s a case: checked on a" in done.stdout
 
 
 def test_check_exits_with_1_on_a_mismatch(tmp_path):
