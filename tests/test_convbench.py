@@ -153,7 +153,7 @@ BAD_FILES = {"empty.json": "", "half.json": '{"benchmarks": [', "foreign.json": 
     ("arguments", "message"),
     [
         (["check", "--suite", "nope"], "suite is 'nope'; expected one of default, alexnet"),
-        (["check", "--suite", "bad.txt"], "bad.txt:2: kernel 9x9 (dilation counted) is larger than"),
+        (["check", "--suite", "bad.txt"], "bad.txt:2: descriptor 'ic1ih8oc2kh9': kernel 9x9 (dilation"),
         (["bench", "--suite", "noise.txt"], "noise.txt:1: cannot read 'hello world again'; expected"),
         (["check", "--backends", "nope"], "backend is 'nope'; expected one of loops"),
         (["bench", "--batch-sizes", "0"], "--batch-sizes is '0'; expected positive ints"),

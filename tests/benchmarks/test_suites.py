@@ -78,14 +78,14 @@ def test_comments_blank_lines_and_kinds():
         ("", "mine holds no layers; expected a descriptor a line"),
         (
             "ic1ih8oc2kh3\nic1ih8oc2kh9\n",
-            "mine:2: kernel 9x9 (dilation counted) is larger than the padded input 8x8; expected a smaller "
-            "kernel or more padding",
+            "mine:2: descriptor 'ic1ih8oc2kh9': kernel 9x9 (dilation counted) is larger than the padded input "
+            "8x8; expected a smaller kernel or more padding",
         ),
         ("\n\nic1ih8oc2kx3", "mine:3: descriptor 'ic1ih8oc2kx3': unknown key 'kx' at 'kx3'; expected one of"),
         ("pool ic1ih8kh2", "mine:1: cannot read 'pool ic1ih8kh2'; expected a descriptor, or one of conv2d, "
          "conv1d, max_pool2d, avg_pool2d before it"),
         ('ic1ih8oc2kh3n"a"\nic1ih9oc2kh3n"a"', "mine:2: a second layer named 'a'; expected names to differ"),
-        ("max_pool2d ic1ih8kh2ph2", "mine:1: padding (2, 2) of the height is not smaller than the window's"),
+        ("max_pool2d ic1ih8kh2ph2", "mine:1: descriptor 'ic1ih8kh2ph2': padding (2, 2) of the height is not"),
     ],
 )  # fmt: skip
 def test_malformed_lines_are_named(text, message):
