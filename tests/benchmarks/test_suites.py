@@ -78,8 +78,8 @@ def test_comments_blank_lines_and_kinds():
         ("", "mine holds no layers; expected a descriptor a line"),
         (
             "ic1ih8oc2kh3\nic1ih8oc2kh9\n",
-            "mine:2: descriptor 'ic1ih8oc2kh9': kernel 9x9 (dilation counted) is larger than the padded input "
-            "8x8; expected a smaller kernel or more padding",
+            "mine:2: descriptor 'ic1ih8oc2kh9': kernel 9x9 (dilation counted) is larger than the padded "
+            "input 8x8; expected a smaller kernel or more padding",
         ),
         ("\n\nic1ih8oc2kx3", "mine:3: descriptor 'ic1ih8oc2kx3': unknown key 'kx' at 'kx3'; expected one of"),
         ("pool ic1ih8kh2", "mine:1: cannot read 'pool ic1ih8kh2'; expected a descriptor, or one of conv2d, "
