@@ -54,6 +54,14 @@ def check(options: Options) -> Iterator[Checked]:
 
 
 def check_case(case: Case) -> Checked:
+    """The verdict on a case; a backend that raises an error is wrong, and the others go on."""
+    try:
+        return _check_case(case)
+    except Exception as error:
+        return Checked(case, wrong=f"{type(error).__name__}: {error}")
+
+
+def _check_case(case: Case) -> Checked:
     """Integers first, which an exact backend must get exactly; then the error on random numbers."""
     if get_backend(case.backend).tolerance == EXACT:
         integers = Problem.integers(case.layer, case.op, case.dtype)

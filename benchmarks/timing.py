@@ -12,11 +12,21 @@ from benchmarks.run import Case, Run, problem_of
 
 def time_case(case: Case, run: Run, benchmark: Any) -> None:
     """Check `case` and time it with pytest-benchmark's fixture; skip or fail it visibly."""
+    try:
+        _time(case, run, benchmark)
+    except Exception as error:
+        run.fail(case, f"{type(error).__name__}: {error}")
+        raise
+
+
+def _time(case: Case, run: Run, benchmark: Any) -> None:
     reason = run.reason_to_skip(case)
     if reason:
-        pytest.skip(f"{case.backend}: {reason}")
+        # As a smoke test, only that much is said, so that pytest shows the cases in one line.
+        pytest.skip(f"{case.backend}: {reason if benchmark.enabled else 'slow'}")
+    first_calls = run.forecaster.first_calls
     problem = problem_of(case.layer, case.op, case.dtype)
-    call_s, results = run.forecaster.first_calls.run(problem, case.backend)
+    call_s, results = first_calls.run(problem, case.backend)
     verdict = problem.judge(case.backend, results)
     if verdict.wrong:
         run.fail(case, verdict.wrong)
@@ -27,7 +37,7 @@ def time_case(case: Case, run: Run, benchmark: Any) -> None:
         **case.facts(run.options.threads),
         "peak_bytes": run.memory.peak_bytes(problem, case.backend, call_s),
         "error": verdict.error,
-        "compile_s": run.forecaster.first_calls.take_s(case.backend),
+        "compile_s": first_calls.take_s(case.backend),
     }
     benchmark.pedantic(
         problem.run,

@@ -101,6 +101,8 @@ def test_check_exits_with_1_on_a_mismatch(tmp_path):
         "    right(spec, dy, w, dx)\n"
         "    dx[0, 0, 0, 0] += 1\n"
         "im2col.conv_dx = conv_dx\n"
+        "def conv_db(spec, dy, db): raise RuntimeError('out of luck')\n"
+        "im2col.conv_db = conv_db\n"
         "convbench.main()\n"
     )
     done = subprocess.run(
@@ -113,7 +115,8 @@ def test_check_exits_with_1_on_a_mismatch(tmp_path):
     )
     assert done.returncode == 1
     assert "wrong tiny:conv-dx-b2-im2col: differs from the reference on integers" in done.stdout
-    assert f"{5 * len(backends()) - 1} right, 1 wrong." in done.stdout
+    assert "wrong tiny:conv-dw-b2-im2col: RuntimeError: out of luck" in done.stdout
+    assert f"{5 * len(backends()) - 2} right, 2 wrong." in done.stdout
 
 
 def test_bench_ends_with_the_report_and_a_summary(benched):

@@ -31,7 +31,9 @@ broken.__dict__.update({name: getattr(im2col, name) for name in dir(im2col)})
 def conv_forward(spec, x, w, b, y):
     im2col.conv_forward(spec, x, w, b, y)
     y[0, 0, 0, 0] += 0.01
-broken.conv_forward = conv_forward
+def conv_dw(spec, dy, x, dw):
+    raise RuntimeError("out of luck")
+broken.conv_forward, broken.conv_dw = conv_forward, conv_dw
 sys.modules["broken_backend"] = broken
 backend = replace(registry._BACKENDS["im2col"], name="broken", module="broken_backend")
 registry._BACKENDS["broken"] = backend
@@ -131,14 +133,15 @@ def test_a_wrong_result_gets_no_time(tmp_path):
     )
     assert done.returncode == 1
     saved = only_result(tmp_path)
-    (failed,) = saved["convbench"]["failed"]
-    assert (failed["backend"], failed["op"]) == ("broken", "forward")
-    assert "more than rounding explains" in failed["reason"]
+    wrong, crashed = saved["convbench"]["failed"]
+    assert (wrong["backend"], wrong["op"]) == ("broken", "forward")
+    assert "more than rounding explains" in wrong["reason"]
+    assert (crashed["backend"], crashed["op"]) == ("broken", "dw")
+    assert crashed["reason"] == "RuntimeError: out of luck"
     timed = {(entry["extra_info"]["backend"], entry["extra_info"]["op"]) for entry in saved["benchmarks"]
              if entry["extra_info"]["layer"] == "tiny:conv"}  # fmt: skip
     assert timed == {
         ("broken", "dx"),
-        ("broken", "dw"),
         ("im2col", "forward"),
         ("im2col", "dx"),
         ("im2col", "dw"),
