@@ -35,33 +35,32 @@ class Checked:
 
 
 def check(options: Options) -> Iterator[Checked]:
-    """Compare every case of `options` with the float64 reference, one after the other."""
+    """Compare every case of `options` with the float64 reference, one after the other.
+
+    A backend that raises an error is wrong, and the others go on.
+    """
     run = Run(options, CALLS)
     with pinned_threads(options.threads):
         for case in cases(options):
-            reason = run.obstacle(case)
-            if reason:
-                yield Checked(case, skipped=reason)
-                continue
-            forecast = run.forecast(case)
-            if forecast.fits:
-                yield check_case(case)
-            else:
-                affordable = case.layer.flops * run.forecaster.allowed_s / forecast.call_s
-                smaller = shrink(case.layer, int(affordable))
-                checked = check_case(replace(case, layer=smaller))
-                yield replace(checked, case=case, smaller=smaller)
+            try:
+                yield _check(case, run)
+            except Exception as error:
+                yield Checked(case, wrong=f"{type(error).__name__}: {error}")
 
 
-def check_case(case: Case) -> Checked:
-    """The verdict on a case; a backend that raises an error is wrong, and the others go on."""
-    try:
-        return _check_case(case)
-    except Exception as error:
-        return Checked(case, wrong=f"{type(error).__name__}: {error}")
+def _check(case: Case, run: Run) -> Checked:
+    obstacle = run.obstacle(case)
+    if obstacle:
+        return Checked(case, skipped=obstacle)
+    forecast = run.forecast(case)
+    if forecast.fits:
+        return _compare(case)
+    affordable = case.layer.flops * run.forecaster.allowed_s / forecast.call_s
+    smaller = shrink(case.layer, int(affordable))
+    return replace(_compare(replace(case, layer=smaller)), case=case, smaller=smaller)
 
 
-def _check_case(case: Case) -> Checked:
+def _compare(case: Case) -> Checked:
     """Integers first, which an exact backend must get exactly; then the error on random numbers."""
     if get_backend(case.backend).tolerance == EXACT:
         integers = Problem.integers(case.layer, case.op, case.dtype)
