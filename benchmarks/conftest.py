@@ -70,6 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     config.stash[RUN] = Run(options)
     option.benchmark_disable_gc = True
+    if timed and option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's default
+        option.benchmark_storage = "file://./results"
     if timed and not (option.benchmark_json or option.benchmark_save or option.benchmark_autosave):
         folder = Path("results")
         folder.mkdir(exist_ok=True)

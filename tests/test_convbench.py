@@ -130,6 +130,7 @@ def test_bench_ends_with_the_report_and_a_summary(benched):
         f"{timed} cases timed, 0 skipped"
     )
     assert len(lines) - lines.index(f"results: results/{results.name}") <= 12
+    assert {path.name for path in folder.iterdir()} == {"tiny.txt", "results"}
     page = (folder / "results" / "report" / "index.html").read_text()
     assert "tiny:conv" in page
     assert (folder / "results" / "report" / "results.csv").exists()
