@@ -99,8 +99,7 @@ def draw_fastest(frame: pd.DataFrame) -> Figure:
     for number, op in enumerate(ops):
         ax = _axes(figure, left + number * (map_width + gap), top, map_width, cell[1] * len(layers))
         figures.fastest(ax, frame[frame["op"] == op], layers, batches)
-        title = f"{op}, batch {short(frame['batch'].iloc[0])}"
-        ax.set_title(title, fontsize=figures.LARGE, color=figures.INK, fontweight="bold")
+        ax.set_title(op, fontsize=figures.LARGE, color=figures.INK, fontweight="bold")
         if number:
             _share_rows(ax)
     return figure

@@ -112,6 +112,14 @@ def test_axes_have_labels_with_units(drawn):
     assert drawn["memory"].axes[0].get_ylabel() == "layer"
 
 
+def test_maps_are_headed_by_their_op_and_memory_by_its_batch_too(frame, drawn):
+    ops = tables.ops(frame)
+    assert [ax.get_title() for ax in drawn["fastest"].axes] == ops
+    (batch,) = set(tables.memory(frame)["batch"])
+    titles = [ax.get_title() for ax in drawn["memory"].axes]
+    assert titles == [f"{op}, batch {batch}" for op in tables.ops(tables.memory(frame))]
+
+
 def test_a_panel_per_layer(frame, drawn):
     titles = [ax.get_title().replace("\n", "") for ax in drawn["throughput"].axes]
     assert titles == tables.layers(frame)
