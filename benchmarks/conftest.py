@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -107,7 +108,9 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    output_json["convbench"] = config.stash[RUN].as_dict()
+    spreads = [bench["stats"]["iqr"] / bench["stats"]["median"] for bench in output_json["benchmarks"]]
+    noise = median(spreads) if spreads else None
+    output_json["convbench"] = {**config.stash[RUN].as_dict(), "noise": noise}
     output_json["machine_info"]["convbench"]["load_end"] = load()
     if not config.option.benchmark_save_data:
         for benchmark in output_json["benchmarks"]:

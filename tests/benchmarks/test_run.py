@@ -124,6 +124,7 @@ def test_the_machine_and_the_options_are_recorded(saved):
     ):
         assert key in machine
     assert saved["convbench"]["options"]["batch_sizes"] == [1, 500]
+    assert 0 < saved["convbench"]["noise"] < 10
 
 
 def test_a_wrong_result_gets_no_time(tmp_path):
