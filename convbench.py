@@ -39,7 +39,6 @@ BASELINE = "loops"
 @app.command("list")
 def list_backends() -> None:
     """Show the backends: what each is, what it supports, and what is unavailable and why."""
-    import numpy as np
     from rich.table import Table
 
     from benchmarks.suites import load_suite, suites
@@ -54,7 +53,7 @@ def list_backends() -> None:
     console = _console()
     console.print(table)
     spec = load_suite("default")[0]
-    console.print(f"\nbackend='auto' is {choose(spec, 'forward', np.dtype('float32'))}.")
+    console.print(f"\nbackend='auto' is {choose(spec, 'forward', 'float32')}.")
     console.print("Suites: " + ", ".join(f"{name} ({len(load_suite(name))} layers)" for name in suites()))
 
 

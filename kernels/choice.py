@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from kernels.registry import Op, available_backends, get_backend
 from kernels.spec import Spec
@@ -13,7 +14,7 @@ PREFERENCE = ("numba", "im2col", "einsum", "window", "loops")
 """The order in which backends are tried: the fastest on most layers first. Peers are never among them."""
 
 
-def choose(spec: Spec, op: Op, dtype: np.dtype | type) -> str:
+def choose(spec: Spec, op: Op, dtype: DTypeLike) -> str:
     """The name of the backend that "auto" uses for `op` ("forward", "dx" or "dw") of `spec` in `dtype`."""
     if op not in get_args(Op):
         raise ValueError(f"op is {op!r}; expected one of {', '.join(get_args(Op))}")
