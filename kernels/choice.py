@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import DTypeLike
 
-from kernels.registry import Op, available_backends, get_backend
+from kernels.registry import Op, get_backend
 from kernels.spec import Spec
 
 PREFERENCE = ("numba", "im2col", "einsum", "window", "loops")
@@ -18,8 +18,11 @@ def choose(spec: Spec, op: Op, dtype: DTypeLike) -> str:
     """The name of the backend that "auto" uses for `op` ("forward", "dx" or "dw") of `spec` in `dtype`."""
     if op not in get_args(Op):
         raise ValueError(f"op is {op!r}; expected one of {', '.join(get_args(Op))}")
-    available = available_backends()
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise ValueError(f"dtype is {dtype}; expected float32 or float64")
     for name in PREFERENCE:
-        if name in available and get_backend(name).unsupported(spec, op, np.dtype(dtype)) is None:
+        backend = get_backend(name)
+        if not backend.unavailable and backend.unsupported(spec, op, dtype) is None:
             return name
-    raise ValueError(f"no backend supports {op} of {spec.descriptor} in {np.dtype(dtype)}")
+    raise ValueError(f"no backend supports {op} of {spec.descriptor} in {dtype}")

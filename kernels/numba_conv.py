@@ -51,6 +51,8 @@ class Layout(NamedTuple):
     """Where in its phase the tap's run starts, int64 (R * S,)."""
     starts: np.ndarray
     """Where in its channel the tap's run starts, int64 (R * S,)."""
+    terms: np.ndarray
+    """The same for all channels of a group, from the first one's start on: int64 (C/groups * R * S,)."""
 
 
 @lru_cache(maxsize=1024)
@@ -63,16 +65,19 @@ def layout_of(spec: ConvSpec) -> Layout:
     plane = spec.N * rows * pitch
     phase = (down % sh * phases[1] + across % sw).ravel()
     shift = (down // sh * pitch + across // sw).ravel()
+    starts, channel = phase * plane + shift, phases[0] * phases[1] * plane
+    channels = np.arange(spec.C // spec.groups)[:, None] * channel
     return Layout(
         phases,
         rows,
         pitch,
         plane=plane,
-        channel=phases[0] * phases[1] * plane,
+        channel=channel,
         length=((spec.N - 1) * rows + spec.OH - 1) * pitch + spec.OW,
         phase=phase,
         shift=shift,
-        starts=phase * plane + shift,
+        starts=starts,
+        terms=(channels + starts).ravel(),
     )
 
 
@@ -180,14 +185,13 @@ def correlate(source, w, b, starts, group, length, rows, pitch, sh, sw, down, ac
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """Every filter's taps (c, r, s), summed over the planes of x."""
     layout = layout_of(spec)
-    channels = np.arange(spec.C // spec.groups) * layout.channel
     correlate(
         spec.flops,
         split(spec, x),
         w.reshape(spec.K, -1),
         readonly(np.zeros(spec.K, x.dtype)) if b is None else b,
-        (channels[:, None] + layout.starts).ravel(),
-        len(channels) * layout.channel,
+        layout.terms,
+        spec.C // spec.groups * layout.channel,
         layout.length,
         layout.rows,
         layout.pitch,

@@ -12,7 +12,7 @@ import pytest
 from kernel_cases import CONVS, POOLS, run_python
 
 import kernels
-from kernels import Backend, registry
+from kernels import Backend, ConvSpec, registry
 from kernels.problem import Problem
 
 FUNCTIONS = tuple(typing.get_type_hints(registry.Operations))
@@ -117,6 +117,18 @@ def test_auto_does_without(monkeypatch: pytest.MonkeyPatch, unavailable: str) ->
     problem = Problem.integers(CONVS["dense"], "forward")
     assert kernels.choose(problem.spec, "forward", np.float32) != unavailable
     np.testing.assert_array_equal(problem.run("auto")[0], problem.reference[0])
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "message"),
+    [
+        ("sideways", "float32", "op is 'sideways'; expected one of forward, dx, dw"),
+        ("forward", "int8", "dtype is int8; expected float32 or float64"),
+    ],
+)
+def test_choose_names_what_it_cannot_choose_for(op: str, dtype: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kernels.choose(ConvSpec(1, 1, 4, 4, 1, 2, 2), op, dtype)
 
 
 def test_choose_needs_some_backend(monkeypatch: pytest.MonkeyPatch) -> None:
