@@ -91,6 +91,10 @@ class _Windows:
         """Taps that fall on the input, over one plane of outputs: oneDNN benchdnn's count."""
         return int(self.rows.valid().sum()) * int(self.cols.valid().sum())
 
+    def im2col_bytes(self, dtype: DTypeLike) -> int:
+        """Bytes of im2col's window matrix: every input once for each window that covers it."""
+        return self.N * self.C * self.R * self.S * self.OH * self.OW * np.dtype(dtype).itemsize
+
     def with_batch(self, n: int) -> Self:
         """The same layer over `n` images."""
         return replace(self, N=n)  # type: ignore[type-var]
@@ -173,10 +177,6 @@ class ConvSpec(_Windows):
         """Bytes that any pass must move: x, w and y once each (two are read, the third is written)."""
         values = sum(int(np.prod(shape)) for shape in (self.x_shape, self.w_shape, self.y_shape))
         return values * np.dtype(dtype).itemsize
-
-    def im2col_bytes(self, dtype: DTypeLike) -> int:
-        """Bytes of im2col's window matrix: every input once for each window that covers it."""
-        return self.N * self.C * self.R * self.S * self.OH * self.OW * np.dtype(dtype).itemsize
 
     @classmethod
     def parse(cls, text: str) -> ConvSpec:
@@ -267,10 +267,6 @@ class PoolSpec(_Windows):
     def least_bytes(self, dtype: DTypeLike) -> int:
         """Bytes that any pass must move: x and y once each."""
         return int(np.prod(self.x_shape) + np.prod(self.y_shape)) * np.dtype(dtype).itemsize
-
-    def im2col_bytes(self, dtype: DTypeLike) -> int:
-        """Bytes of the window matrix: every input once for each window that covers it."""
-        return self.N * self.C * self.R * self.S * self.OH * self.OW * np.dtype(dtype).itemsize
 
     @lazy
     def divisors(self) -> np.ndarray:
