@@ -413,10 +413,10 @@ def _types(value: Any) -> Any:
     return tuple(map(_types, value)) if isinstance(value, tuple) else type(value)
 
 
-def _check_channels(x: np.ndarray, w: np.ndarray, groups: object) -> None:
+def _check_channels(x: np.ndarray, w: np.ndarray, groups: Any) -> None:
     """Whether x, as the caller gave it, has the channels that w expects; the spec judges `groups` itself."""
     channels, per_group = x.shape[1 - w.ndim], w.shape[1]
-    if isinstance(groups, int) and groups > 0 and not channels % groups and per_group * groups != channels:
+    if is_int(groups) and groups > 0 and not channels % groups and per_group * groups != channels:
         split = "" if groups == 1 else f" in {groups} groups of {channels // groups}"
         raise ValueError(
             f"w has {per_group} input channels but x has {channels}{split} "

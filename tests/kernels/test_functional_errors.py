@@ -318,3 +318,11 @@ def test_arguments_after_the_arrays_are_named() -> None:
     ):
         with pytest.raises(TypeError, match="positional argument"):
             call()
+
+
+@pytest.mark.parametrize("groups", [1, np.int64(1)])
+def test_channels_are_checked_whatever_int_groups_is(groups) -> None:
+    x, w = np.zeros((8, 3, 9, 9), np.float32), np.zeros((16, 4, 3, 3), np.float32)
+    message = "w has 4 input channels but x has 3 (x: (8, 3, 9, 9), w: (16, 4, 3, 3), groups=1)"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kernels.conv2d(x, w, groups=groups)
