@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.budget import shrink
-from benchmarks.measure import pinned_threads
 from benchmarks.options import Options
 from benchmarks.run import Case, Run, cases, problem_of
 from kernels import get_backend
 from kernels.problem import Problem
 from kernels.registry import EXACT
 from kernels.spec import Spec
+from kernels.threads import pinned_threads
 
 CALLS = 2
 """A check calls a backend on integers and on random numbers."""

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks.machine import load, machine_facts
-from benchmarks.measure import pinned_threads
 from benchmarks.options import BATCH_SIZES, BUDGET_S, Options
 from benchmarks.run import Run, cases
+from kernels.threads import pinned_threads
 
 RUN = pytest.StashKey[Run]()
 PARTIAL = pytest.StashKey[Path]()

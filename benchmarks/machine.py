@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 from threadpoolctl import threadpool_info
 
-from benchmarks.options import usable_cores
+from kernels.threads import usable_cores
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "pytest-benchmark", "convbench")
 _TELLING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from kernels import available_backends, get_backend
+from kernels import get_backend
 from kernels.problem import Problem
 from kernels.registry import Op
 
@@ -26,23 +24,6 @@ TRACED_S = 2.0
 """Seconds that tracing one call may take, however large the budget for timing is."""
 TRACING_FACTOR = 15.0
 """What tracing allocations costs at most, as a multiple of a call: the loops allocate every number."""
-
-
-@contextmanager
-def pinned_threads(threads: int) -> Iterator[None]:
-    """BLAS, OpenMP and Numba on `threads` threads."""
-    with threadpool_limits(limits=threads):
-        if "numba" not in available_backends():
-            yield
-            return
-        import numba
-
-        before = numba.get_num_threads()
-        numba.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)
 
 
 def seconds_of(call: Callable[[], Any]) -> tuple[float, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,16 +13,10 @@ from kernels import available_backends, get_backend
 from kernels.problem import OPS
 from kernels.registry import Op
 from kernels.spec import Spec
+from kernels.threads import thread_count
 
 BATCH_SIZES = (1, 8, 32, 128, 512)
 BUDGET_S = 1.0
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class Options:
             batch_sizes=_batch_sizes(batch_sizes),
             ops=_ops(ops),
             dtype=_dtype(dtype),
-            threads=_threads(threads),
+            threads=thread_count(threads),
             budget_s=_budget(budget_s),
         )
 
@@ -107,15 +100,6 @@ def _dtype(text: str | None) -> str:
     if text not in (None, "float32", "float64"):
         raise ValueError(f"--dtype is {text!r}; expected float32 or float64")
     return np.dtype(text or "float32").name
-
-
-def _threads(threads: int | None) -> int:
-    cores = usable_cores()
-    if threads is None:
-        return cores
-    if not 1 <= threads <= cores:
-        raise ValueError(f"--threads is {threads}; expected 1 to {cores}, the cores that can be used here")
-    return threads
 
 
 def _budget(budget_s: float | None) -> float:

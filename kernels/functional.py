@@ -5,14 +5,15 @@ Arrays are NumPy, (N, C, H, W) or one unbatched image (C, H, W), float32 or floa
 are never modified and may have any memory layout. `stride` and `dilation` are an int or a pair (height,
 width); `padding` also ((top, bottom), (left, right)), "valid", or "same" (output = ceil(input / stride),
 the odd element at the end). `backend` is a name from `kernels.backends()`, or "auto" (`kernels.choose`).
-`out`, where taken, is an array to write the result to, and is returned.
+`out` is an array to write the result to, which is then returned; where there are several results, a tuple of
+arrays, None for one to be made.
 
 Bad arguments raise ValueError or TypeError that say what was given and what was expected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ class Conv1dGradients(NamedTuple):
 
 
 _GRADIENTS = ("dx", "dw", "db")
+_Outs = Sequence[np.ndarray | None]
 _IMAGE = {4: "(N, C, H, W)", 3: "(C, H, W)"}
 _SIGNAL = {3: "(N, C, L)", 2: "(C, L)"}
 
@@ -66,7 +68,7 @@ def conv2d(
     w = _array("w", w, {4: "(K, C/groups, R, S)"})
     _check_channels(_array("x", x, _IMAGE), w, groups)
     x, batched = _batched(x, 4)
-    spec = _conv_spec(x.shape, w.shape, stride, padding, dilation, groups)
+    spec = conv2d_spec(x.shape, w.shape, stride, padding, dilation, groups)
     return _conv(spec, x, w, b, backend, out, spec.y_shape if batched else spec.y_shape[1:])
 
 
@@ -90,7 +92,7 @@ def conv1d(
     w = _array("w", w, {3: "(K, C/groups, R)"})
     _check_channels(_array("x", x, _SIGNAL), w, groups)
     x, batched = _batched(x, 3)
-    spec = _conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
+    spec = conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
     shape = (spec.N, spec.K, spec.OW)
     return _conv(spec, x, w, b, backend, out, shape if batched else shape[1:])
 
@@ -128,19 +130,20 @@ def conv2d_backward(
     groups: int = 1,
     backend: str = "auto",
     need: Iterable[str] = _GRADIENTS,
+    out: _Outs | None = None,
 ) -> Conv2dGradients:
     """Gradients of `conv2d(x, w, b, ...)` with respect to x, w and b, given dy, that of its result.
 
     dy (N, K, OH, OW), x and w as in `conv2d`. `need` names those wanted of "dx", "dw", "db"; the others
-    are not computed. Returns dx of x's shape, dw of w's shape, db (K,), or None each.
+    are not computed. Returns dx of x's shape, dw of w's shape, db (K,), or None each; `out` is (dx, dw, db).
     """
     w = _array("w", w, {4: "(K, C/groups, R, S)"})
     _check_channels(_array("x", x, _IMAGE), w, groups)
     x, batched = _batched(x, 4)
-    spec = _conv_spec(x.shape, w.shape, stride, padding, dilation, groups)
+    spec = conv2d_spec(x.shape, w.shape, stride, padding, dilation, groups)
     dy = _gradient(dy, spec.y_shape if batched else spec.y_shape[1:])
-    dx, dw, db = _conv_backward(spec, dy, x, w, backend, need)
-    return Conv2dGradients(dx if batched or dx is None else dx[0], dw, db)
+    shapes = spec.x_shape if batched else spec.x_shape[1:], w.shape, (spec.K,)
+    return Conv2dGradients(*_conv_backward(spec, dy, x, w, backend, need, out, shapes))
 
 
 def conv1d_backward(
@@ -154,48 +157,61 @@ def conv1d_backward(
     groups: int = 1,
     backend: str = "auto",
     need: Iterable[str] = _GRADIENTS,
+    out: _Outs | None = None,
 ) -> Conv1dGradients:
     """Gradients of `conv1d(x, w, b, ...)`: as `conv2d_backward`, with dy (N, K, OL) or (K, OL)."""
     w = _array("w", w, {3: "(K, C/groups, R)"})
     _check_channels(_array("x", x, _SIGNAL), w, groups)
     x, batched = _batched(x, 3)
-    spec = _conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
+    spec = conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
     shape = (spec.N, spec.K, spec.OW)
     dy = _gradient(dy, shape if batched else shape[1:])
-    dx, dw, db = _conv_backward(spec, dy, x, w, backend, need)
-    if dx is not None:
-        dx = dx.reshape(x.shape if batched else x.shape[1:])
-    return Conv1dGradients(dx, dw if dw is None else dw.reshape(w.shape), db)
+    shapes = x.shape if batched else x.shape[1:], w.shape, (spec.K,)
+    return Conv1dGradients(*_conv_backward(spec, dy, x, w, backend, need, out, shapes))
 
 
 def _conv_backward(
-    spec: ConvSpec, dy: np.ndarray, x: np.ndarray, w: np.ndarray, backend: str, need: Iterable[str]
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    spec: ConvSpec,
+    dy: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    backend: str,
+    need: Iterable[str],
+    out: _Outs | None,
+    shapes: tuple[tuple[int, ...], ...],
+) -> list[np.ndarray | None]:
+    """The gradients of `shapes`, as the caller gave x and w: dx, dw, db, None where not needed."""
     if not isinstance(need, Iterable):
         raise TypeError(f"need is {need!r}; expected some of 'dx', 'dw', 'db'")
     wanted = (need,) if isinstance(need, str) else tuple(need)
     for name in wanted:
         if name not in _GRADIENTS:
             raise ValueError(f"need holds {name!r}; expected some of 'dx', 'dw', 'db'")
-    dtype = x.dtype
-    dy = _ready(dy, spec.y_shape, dtype)
-    dx = dw = db = None
-    if "dx" in wanted:
-        chosen = _resolve(backend, spec, "dx", dtype)
-        dx = np.empty(spec.x_shape, dtype)
+    outs = _outs(out, _GRADIENTS)
+    results = [
+        _result(given, shape, x.dtype, (dy, x, w)) if name in wanted else None
+        for name, given, shape in zip(_GRADIENTS, outs, shapes, strict=True)
+    ]
+    dx, dw, db = results
+    dy = _ready(dy, spec.y_shape, x.dtype)
+    if dx is not None:
+        chosen = _resolve(backend, spec, "dx", x.dtype)
         if spec.N:
-            chosen.operations.conv_dx(spec, dy, _ready(w, spec.w_shape, dtype), dx)
-    if "dw" in wanted or "db" in wanted:
-        chosen = _resolve(backend, spec, "dw", dtype)
-    if "dw" in wanted:
-        dw = np.zeros(spec.w_shape, dtype)
-        if spec.N:
-            chosen.operations.conv_dw(spec, dy, _ready(x, spec.x_shape, dtype), dw)
-    if "db" in wanted:
-        db = np.zeros(spec.K, dtype)
-        if spec.N:
-            chosen.operations.conv_db(spec, dy, db)
-    return dx, dw, db
+            w = _ready(w, spec.w_shape, x.dtype)
+            chosen.operations.conv_dx(spec, dy, w, dx.reshape(spec.x_shape))
+    if dw is not None or db is not None:
+        chosen = _resolve(backend, spec, "dw", x.dtype)
+    for gradient in (dw, db):
+        if gradient is not None and not spec.N:
+            gradient[...] = 0
+    if dw is not None and spec.N:
+        chosen.operations.conv_dw(spec, dy, _ready(x, spec.x_shape, x.dtype), dw.reshape(spec.w_shape))
+    if db is not None and spec.N:
+        chosen.operations.conv_db(spec, dy, db)
+    return [
+        None if result is None else _delivered(result, given)
+        for result, given in zip(results, outs, strict=True)
+    ]
 
 
 def max_pool2d(
@@ -208,26 +224,27 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
     backend: str = "auto",
-    out: np.ndarray | None = None,
+    out: np.ndarray | _Outs | None = None,
 ) -> Any:
     """The maximum of each window of x (N, C, H, W) or (C, H, W); `stride` is the window's size by default.
 
     Returns y (N, C, OH, OW), or (y, indices) with the flat position in the H x W plane of each maximum,
-    int64. The first of equal maxima wins, padding never does, and NaN propagates (of several the last, as
-    in PyTorch). Padding must be smaller than the dilated window.
+    int64; `out` then is (y, indices). The first of equal maxima wins, padding never does, and NaN propagates
+    (of several the last, as in PyTorch). Padding must be smaller than the dilated window.
     """
     x, batched = _batched(_array("x", x, _IMAGE), 4)
-    spec = _pool_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
+    spec = pool2d_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
     shape = spec.y_shape if batched else spec.y_shape[1:]
-    result = _result(out, shape, x.dtype, (x,))
-    indices = np.empty(shape, np.int64) if return_indices else None
+    outs = _outs(out, ("y", "indices")) if return_indices else (out, None)
+    result = _result(outs[0], shape, x.dtype, (x,))
+    indices = _result(outs[1], shape, np.dtype(np.int64), (x,)) if return_indices else None
     chosen = _resolve(backend, spec, "forward", x.dtype)
     if spec.N:
         positions = None if indices is None else indices.reshape(spec.y_shape)
         y = result.reshape(spec.y_shape)
         chosen.operations.max_pool_forward(spec, _ready(x, x.shape, x.dtype), y, positions)
-    delivered = _delivered(result, out)
-    return (delivered, indices) if return_indices else delivered
+    delivered = _delivered(result, outs[0])
+    return delivered if indices is None else (delivered, _delivered(indices, outs[1]))
 
 
 def max_pool2d_backward(
@@ -241,27 +258,28 @@ def max_pool2d_backward(
     ceil_mode: bool = False,
     indices: np.ndarray | None = None,
     backend: str = "auto",
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Gradient of `max_pool2d(x, kernel_size, ...)`: each dy (N, C, OH, OW) goes to its maximum.
 
     `indices` are those of the forward pass; without them they are found again. Returns dx of x's shape.
     """
     x, batched = _batched(_array("x", x, _IMAGE), 4)
-    spec = _pool_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
+    spec = pool2d_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
     shape = spec.y_shape if batched else spec.y_shape[1:]
     dy = _ready(_gradient(dy, shape), spec.y_shape, x.dtype)
     if indices is not None:
         indices = _ready(_checked_indices(indices, shape, spec), spec.y_shape, np.dtype(np.int64))
+    result = _result(out, spec.x_shape if batched else spec.x_shape[1:], x.dtype, (dy, x, indices))
     chosen = _resolve(backend, spec, "dx", x.dtype)
-    dx = np.empty(spec.x_shape, x.dtype)
     if spec.N:
         if indices is None:
             found = np.empty(spec.y_shape, np.int64)
             scratch = np.empty(spec.y_shape, x.dtype)
             chosen.operations.max_pool_forward(spec, _ready(x, x.shape, x.dtype), scratch, found)
             indices = readonly(found)
-        chosen.operations.max_pool_dx(spec, dy, indices, dx)
-    return dx if batched else dx[0]
+        chosen.operations.max_pool_dx(spec, dy, indices, result.reshape(spec.x_shape))
+    return _delivered(result, out)
 
 
 def avg_pool2d(
@@ -280,7 +298,7 @@ def avg_pool2d(
     Padding counts as zeros, or not at all without `count_include_pad`. Returns y (N, C, OH, OW).
     """
     x, batched = _batched(_array("x", x, _IMAGE), 4)
-    spec = _pool_spec("avg", x.shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    spec = pool2d_spec("avg", x.shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
     result = _result(out, spec.y_shape if batched else spec.y_shape[1:], x.dtype, (x,))
     chosen = _resolve(backend, spec, "forward", x.dtype)
     if spec.N:
@@ -299,6 +317,7 @@ def avg_pool2d_backward(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     backend: str = "auto",
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Gradient of `avg_pool2d` for an x of `x_shape`: each dy is shared out evenly among its window.
 
@@ -311,13 +330,13 @@ def avg_pool2d_backward(
         raise ValueError(f"x_shape is {x_shape!r}; expected {_expected(_IMAGE)}")
     batched = len(shape) == 4
     full = shape if batched else (1, *shape)
-    spec = _pool_spec("avg", full, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    spec = pool2d_spec("avg", full, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
     dy = _ready(_gradient(dy, spec.y_shape if batched else spec.y_shape[1:]), spec.y_shape, dy.dtype)
+    result = _result(out, shape, dy.dtype, (dy,))
     chosen = _resolve(backend, spec, "dx", dy.dtype)
-    dx = np.empty(spec.x_shape, dy.dtype)
     if spec.N:
-        chosen.operations.avg_pool_dx(spec, dy, dx)
-    return dx if batched else dx[0]
+        chosen.operations.avg_pool_dx(spec, dy, result.reshape(spec.x_shape))
+    return _delivered(result, out)
 
 
 def _expected(shapes: dict[int, str]) -> str:
@@ -367,8 +386,18 @@ def _checked_indices(indices: object, shape: tuple[int, ...], spec: PoolSpec) ->
     return indices
 
 
+def _outs(out: object, names: tuple[str, ...]) -> _Outs:
+    """`out`, one array or None for each of `names`; none at all where it is None."""
+    if out is None:
+        return (None,) * len(names)
+    if not isinstance(out, tuple | list) or len(out) != len(names):
+        what = f"{len(out)} of them" if isinstance(out, tuple | list) else type(out).__name__
+        raise TypeError(f"out is {what}; expected a tuple ({', '.join(names)}) of arrays or None")
+    return out
+
+
 def _result(
-    out: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype, inputs: tuple[np.ndarray | None, ...]
+    out: object, shape: tuple[int, ...], dtype: np.dtype, inputs: tuple[np.ndarray | None, ...]
 ) -> np.ndarray:
     """Where the backend writes: `out` itself where it can, else a new array."""
     if out is None:
@@ -384,11 +413,12 @@ def _result(
     return out if usable else np.empty(shape, dtype)
 
 
-def _delivered(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+def _delivered(result: np.ndarray, out: Any) -> np.ndarray:
     if out is None or out is result:
         return result
-    out[...] = result
-    return out
+    given: np.ndarray = out
+    given[...] = result
+    return given
 
 
 def _resolve(backend: str, spec: Spec, op: Op, dtype: np.dtype) -> Backend:
@@ -424,9 +454,10 @@ def _check_channels(x: np.ndarray, w: np.ndarray, groups: Any) -> None:
         )
 
 
-def _conv_spec(
+def conv2d_spec(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> ConvSpec:
+    """The geometry that `conv2d` computes; cached."""
     geometry = _hashable((stride, padding, dilation, groups))
     return _cached_conv_spec(x_shape, w_shape, *geometry, _types(geometry))
 
@@ -445,10 +476,10 @@ def _cached_conv_spec(
     return ConvSpec(N, C, H, W, K, R, S, stride, padding, dilation, groups)
 
 
-def _conv1d_spec(
+def conv1d_spec(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> ConvSpec:
-    """The 2-D spec of height 1."""
+    """The geometry that `conv1d` computes: a 2-D convolution of height 1."""
     (N, C, L), (K, per_group, R) = x_shape, w_shape
     along = [
         value[0] if isinstance(value, tuple | list) and len(value) == 1 else value
@@ -462,19 +493,20 @@ def _conv1d_spec(
         if not isinstance(padding, tuple | list) or len(padding) != 2 or not all(map(is_int, padding)):
             raise TypeError(f'padding is {padding!r}; expected an int, (left, right), "same" or "valid"')
         padding = ((0, 0), padding)
-    return _conv_spec((N, C, 1, L), (K, per_group, 1, R), (1, stride), padding, (1, dilation), groups)
+    return conv2d_spec((N, C, 1, L), (K, per_group, 1, R), (1, stride), padding, (1, dilation), groups)
 
 
-def _pool_spec(
+def pool2d_spec(
     mode: str,
     x_shape: tuple[int, ...],
     kernel_size: Any,
     stride: Any,
     padding: Any,
-    dilation: Any,
-    ceil_mode: bool,
-    count_include_pad: bool,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
 ) -> PoolSpec:
+    """The geometry that `max_pool2d` ("max") and `avg_pool2d` ("avg") compute; cached."""
     for name, flag in (("ceil_mode", ceil_mode), ("count_include_pad", count_include_pad)):
         if not isinstance(flag, bool | np.bool_):
             raise TypeError(f"{name} is {flag!r}; expected True or False")

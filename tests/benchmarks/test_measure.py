@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
 
 from benchmarks.measure import (
     MAX_ROUNDS,
     MIN_ROUNDS,
     FirstCalls,
     Memory,
-    pinned_threads,
     rounds_for,
     traced_peak,
     warm_up_rounds_for,
@@ -36,15 +34,6 @@ def test_im2col_holds_its_matrix():
     matrix = spec.im2col_bytes(np.float32)
     assert traced_peak(lambda: problem.run("im2col")) > output + matrix
     assert traced_peak(lambda: problem.run("einsum")) < matrix
-
-
-def test_threads_are_pinned_and_given_back():
-    numba = pytest.importorskip("numba")
-    before = numba.get_num_threads()
-    with pinned_threads(1):
-        assert numba.get_num_threads() == 1
-        assert {pool["num_threads"] for pool in threadpool_info()} == {1}
-    assert numba.get_num_threads() == before
 
 
 @pytest.mark.parametrize("call_s", [1e-6, 1e-3, 0.05, 10.0])

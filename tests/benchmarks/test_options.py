@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.options import BATCH_SIZES, Options, usable_cores
+from benchmarks.options import BATCH_SIZES, Options
 from kernels import available_backends
+from kernels.threads import usable_cores
 
 
 def test_defaults():
