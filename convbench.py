@@ -263,6 +263,10 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate; 0.05 for sgd, 0.001 for adam.")] = None,
     optimizer: Annotated[str | None, typer.Option(metavar="sgd|adam", help="How to step; sgd.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Of sgd; 0.9.")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(metavar="constant|linear", help="Whether lr stays, or falls to zero; constant."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Decides first weights and the order of images; 0.")
     ] = None,
@@ -293,6 +297,7 @@ def train(
         "lr": lr,
         "optimizer": optimizer,
         "momentum": momentum,
+        "schedule": schedule,
         "seed": seed,
         "backend": backend,
         "threads": threads,

@@ -41,6 +41,7 @@ class Plan:
     lr: float | None = None
     optimizer: str = "sgd"
     momentum: float = 0.9
+    schedule: str = "constant"
     seed: int = 0
 
     def settings(self) -> Settings:

@@ -19,6 +19,8 @@ from trainer.network import Model
 from trainer.optimizers import SGD, Adam, Optimizer
 
 OptimizerName = Literal["sgd", "adam"]
+Schedule = Literal["constant", "linear"]
+"""Whether the learning rate stays, or falls to zero in a line from the first step to the last."""
 LR = {"sgd": 0.05, "adam": 0.001}
 """Learning rates where none is given."""
 EVALUATED = 256
@@ -36,6 +38,7 @@ class Settings:
     lr: float | None = None
     optimizer: OptimizerName = "sgd"
     momentum: float = 0.9
+    schedule: Schedule = "constant"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -44,6 +47,8 @@ class Settings:
         as_int("seed", self.seed, 0)
         if self.optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer is {self.optimizer!r}; expected 'sgd' or 'adam'")
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"schedule is {self.schedule!r}; expected 'constant' or 'linear'")
         if self.lr is None:
             object.__setattr__(self, "lr", LR[self.optimizer])
         if not (isinstance(self.lr, int | float) and 0 < self.lr < math.inf):
@@ -140,12 +145,21 @@ class Training:
                 f"a finite number: try an lr smaller than {self.settings.lr:g}"
             )
         self.model.backward(dlogits)
+        self.optimizer.lr = self._lr()
         self.optimizer.step()
         self.losses.append(loss)
         progress.step += 1
         progress.loss += loss * len(picked)
         progress.correct += correct
         progress.images += len(picked)
+
+    def _lr(self) -> float:
+        """The learning rate of the step under way."""
+        assert self.settings.lr is not None
+        if self.settings.schedule == "constant":
+            return self.settings.lr
+        done = self.progress.epoch * self.steps_per_epoch + self.progress.step
+        return self.settings.lr * (1 - done / (self.settings.epochs * self.steps_per_epoch))
 
     def _end_epoch(self) -> None:
         done = self.progress
@@ -184,14 +198,15 @@ def train(
     optimizer: OptimizerName = "sgd",
     momentum: float = 0.9,
     seed: int = 0,
+    schedule: Schedule = "constant",
 ) -> pd.DataFrame:
     """Train `model` in place, and return the history, a row an epoch (see `Training.history`).
 
     `lr` is 0.05 for "sgd" and 0.001 for "adam" unless given; `momentum` is for "sgd"; `seed` decides the
-    order of the images. Raises ValueError or TypeError for settings that are none, and when the loss is no
-    finite number any more.
+    order of the images; the `schedule` "linear" lets the learning rate fall to zero. Raises ValueError or
+    TypeError for settings that are none, and ValueError when the loss is no finite number any more.
     """
-    training = Training(model, data, Settings(epochs, batch_size, lr, optimizer, momentum, seed))
+    training = Training(model, data, Settings(epochs, batch_size, lr, optimizer, momentum, schedule, seed))
     while not training.finished:
         training.run_epoch()
     return training.history()

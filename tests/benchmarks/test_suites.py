@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.suites import load_suite, parse_layer, parse_suite, suites
+from benchmarks.suites import load_suite, parse_line, parse_suite, suites
 from kernels import ConvSpec, PoolSpec
+from trainer import build_model, models
 
 # Multiply-adds of one image through all convolutions, in units of 10**9, as the papers or their authors
 # give them (padding counted, and without the classifiers), and the number of convolutions.
@@ -22,7 +23,7 @@ def test_the_default_suite_comes_first():
 @pytest.mark.parametrize("name", suites())
 def test_every_line_reads_back(name):
     for layer in load_suite(name):
-        again = parse_layer(f"{layer.kind} {layer.descriptor}")
+        (again,) = parse_line(f"{layer.kind} {layer.descriptor}")
         assert again == layer
         assert (again.name, again.repeat) == (layer.name, layer.repeat)
         assert layer.name.startswith("" if name == "default" else f"{name}:")
@@ -63,6 +64,14 @@ def test_the_default_suite_is_the_course_networks():
     assert layers["signal:conv1"].kind == "conv1d"
 
 
+@pytest.mark.parametrize("name", models())
+def test_the_default_suite_holds_every_layer_of_every_model(name):
+    layers = load_suite(name)
+    assert layers == tuple(build_model(name).specs().values())
+    assert {layer.name.partition(":")[0] for layer in layers} == {name}
+    assert set(layers) <= set(load_suite("default"))
+
+
 def test_comments_blank_lines_and_kinds():
     conv, pool, signal = parse_suite(
         '# a comment\n\nmb1ic1ih8oc2kh3n"a"  # dense\navg_pool2d ic2ih6kh2sh2\nconv1d ic1iw9oc2kw3\n', "mine"
@@ -82,8 +91,10 @@ def test_comments_blank_lines_and_kinds():
             "input 8x8; expected a smaller kernel or more padding",
         ),
         ("\n\nic1ih8oc2kx3", "mine:3: descriptor 'ic1ih8oc2kx3': unknown key 'kx' at 'kx3'; expected one of"),
-        ("pool ic1ih8kh2", "mine:1: cannot read 'pool ic1ih8kh2'; expected a descriptor, or one of conv2d, "
-         "conv1d, max_pool2d, avg_pool2d before it"),
+        ("pool ic1ih8kh2", "mine:1: cannot read 'pool ic1ih8kh2'; expected a descriptor, one of conv2d, "
+         "conv1d, max_pool2d, avg_pool2d and a descriptor, or model and its name"),
+        ("model nope", "mine:1: model is 'nope'; expected one of mnist3, mnist2, scratch, lenet"),
+        ("model lenet\nmodel lenet", "mine:2: a second layer named 'lenet:conv1'; expected names to differ"),
         ('ic1ih8oc2kh3n"a"\nic1ih9oc2kh3n"a"', "mine:2: a second layer named 'a'; expected names to differ"),
         ("max_pool2d ic1ih8kh2ph2", "mine:1: descriptor 'ic1ih8kh2ph2': padding (2, 2) of the height is not"),
     ],
