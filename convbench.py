@@ -53,11 +53,17 @@ BackendName = Annotated[
     str | None,
     typer.Option("--backend", metavar="NAME|LAYER=NAME,..", help="For all layers, or for each; auto."),
 ]
+SelectionFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Where choices are kept; $CONVBENCH_SELECTION, or the user's cache."),
+]
 ModelName = Annotated[
     str | None, typer.Option("--model", help="The network of the weights; told by their shapes if not given.")
 ]
 RESULTS = Path("results")
 RUNS = RESULTS / "train"
+PROVED_S = 1.0
+"""Seconds of steps that each way of training gets in a proof."""
 WEIGHTS_HELP = ".npz, .safetensors or .pth, or the folder of a run; the newest run if not given."
 BASELINE = "loops"
 
@@ -88,7 +94,7 @@ def _support(name: str) -> str:
     import numpy as np
 
     from kernels import ConvSpec, PoolSpec, get_backend
-    from kernels.problem import ops_of
+    from kernels.registry import ops_of
     from kernels.spec import Spec
 
     layers: dict[str, Spec] = {
@@ -272,6 +278,13 @@ def train(
     ] = None,
     backend: BackendName = None,
     threads: Threads = None,
+    tune_first: Annotated[
+        bool,
+        typer.Option(
+            "--tune", help="First measure all backends on the network's layers, and show what auto gains."
+        ),
+    ] = False,
+    selection: SelectionFile = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run; a new one in `results/train/` if not given.")
     ] = None,
@@ -285,6 +298,7 @@ def train(
     """
     from tqdm import tqdm
 
+    import kernels
     from trainer.run import CURVES, HISTORY, WEIGHTS, Plan, Run, new_folder, newest_folder
 
     given = {
@@ -309,6 +323,10 @@ def train(
         plan = Plan(**given)  # type: ignore[arg-type]
         run = Run.begin(out or new_folder(RUNS, plan), plan)
     training, plan = run.training, run.plan
+    if selection is not None:
+        kernels.use_selection(selection)
+    if tune_first:
+        _prove((plan.model,), (plan.batch_size,), plan.threads, selection, training.data)
     typer.echo(
         f"{training.model}\n\n{plan.data}: {len(training.data.train_labels):,} images to train on, "
         f"{len(training.data.test_labels):,} to test on; {plan.optimizer}, lr {training.settings.lr:g}, "
@@ -343,6 +361,243 @@ def train(
         f"`convbench train {plan.model} --resume --out {run.folder}` goes on"
     )
     raise typer.Exit(130)
+
+
+@app.command()
+def tune(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Networks to tune the layers of.")
+    ] = None,
+    suite: Suite = None,
+    batch_sizes: BatchSizes = "1,32,256",
+    backends: Backends = None,
+    ops: Ops = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+    selection: SelectionFile = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Stop measuring after that; run again to go on.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure what is known already, too.")] = False,
+    results: Annotated[
+        Path | None, typer.Option("--from", metavar="RESULTS", help="Take these results; measure nothing.")
+    ] = None,
+) -> None:
+    """Measure all backends on layers, for `auto` to choose from; kept for this machine."""
+    from benchmarks.from_results import selection_from
+    from benchmarks.options import Options
+    from kernels.selection import default_path, keys_of, update
+
+    path = selection or default_path()
+    if results is not None:
+        found = selection_from(results)
+        update(path, found)
+        typer.echo(f"{len(found.entries)} operations of {results} are in {path}")
+        return
+    wanted = (*(models or ()), *(suite or ()))
+    if not wanted:
+        raise ValueError("nothing to tune; expected networks, or --suite")
+    options = Options.read(wanted, backends, batch_sizes, ops, dtype, threads, None)
+    specs = [layer.with_batch(n) for _, layer in options.layers() for n in options.batch_sizes]
+    known = _tune(
+        specs,
+        options.threads,
+        path,
+        ops=options.ops,
+        dtype=options.dtype,
+        backends=options.backends,
+        max_seconds=max_seconds,
+        again=again,
+    )
+    keys = keys_of(specs, options.ops, options.dtype, options.threads)
+    left = sum(key not in known.entries for key in keys)
+    rest = f"; {left} are left" if left else ""
+    typer.echo(f"{len(keys) - left} operations are measured in {path}{rest}")
+    typer.echo(f"`convbench choices {wanted[0]}` shows what is chosen")
+
+
+@app.command()
+def choices(
+    model: Annotated[str, typer.Argument(help="A network, a suite, or a suite's file.")],
+    batch_sizes: BatchSizes = "32",
+    ops: Ops = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+    selection: SelectionFile = None,
+    memory: Annotated[
+        float | None, typer.Option(metavar="MIB", help="The largest workspace that a choice may take.")
+    ] = None,
+    force: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LAYER[.OP]=NAME", help="Fix a choice, as conv1=im2col or conv1.dx=numba."),
+    ] = None,
+    unforce: Annotated[bool, typer.Option("--unforce", help="Undo --force for these layers.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Forget what was measured of these layers.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show every candidate, and why it was not chosen.")
+    ] = False,
+) -> None:
+    """Show what `auto` chooses for each layer and operation, and how sure that is; or change it."""
+    import kernels
+    from benchmarks.options import Options
+    from kernels.selection import Selection, default_path, keys_of, load, update
+    from kernels.selection import clear as clear_selection
+    from kernels.threads import pinned_threads
+
+    options = Options.read((model,), None, batch_sizes, ops, dtype, threads, None)
+    path = selection or default_path()
+    specs = [layer.with_batch(n) for _, layer in options.layers() for n in options.batch_sizes]
+    keys = keys_of(specs, options.ops, options.dtype, options.threads)
+    if clear or unforce:
+        known = clear_selection(path, keys, forced_only=unforce and not clear)
+    elif force:
+        known = update(path, Selection(load(path).machine, forced=_forced(force, keys)))
+    else:
+        known = load(path)
+    if memory is not None:
+        known.memory_limit = int(memory * 2**20)
+    with pinned_threads(options.threads):
+        kernels.use_selection(known)
+        _show_choices(known, keys, explain)
+
+
+def _show_choices(known: Any, keys: list[Any], explain: bool) -> None:
+    from rich.table import Table
+
+    import kernels
+    from kernels.evidence import evidence
+
+    measured_head = ("time", "runner-up", "margin", "P(best)", "memory", "error")
+    table = Table("layer", "op", "batch", "choice", "why", *measured_head, box=None, pad_edge=False)
+    for key in keys:
+        found = evidence(known, key, kernels.explain(key.spec, key.op, key.dtype))
+        chosen = found.chosen
+        name = key.spec.name or key.spec.descriptor
+        row = [name, key.op, str(key.spec.N), found.choice.backend, found.choice.why]
+        if chosen:
+            row += [
+                _seconds(chosen.median_s),
+                found.runner_up or "",
+                f"{found.margin:.2f}x" if found.margin else "",
+                f"{found.probability:.0%}" if found.probability is not None else "",
+                "" if chosen.workspace_bytes is None else f"{chosen.workspace_bytes / 2**20:.2f} MiB",
+                "" if chosen.error is None else f"{chosen.error:.0e}",
+            ]
+        table.add_row(*row)
+        if explain and found.decision:
+            for name in (*found.decision.ranked, *found.decision.dropped):
+                measured = found.candidates[name]
+                tied = name in found.decision.tied and name != found.choice.backend
+                note = found.decision.dropped.get(name) or ("within the noise" if tied else "")
+                when = _seconds(measured.median_s) + ("" if measured.samples_s else " (predicted)")
+                table.add_row("", "", "", f"  {name}", note, when)
+    _console().print(table)
+
+
+def _seconds(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
+
+
+def _forced(words: list[str], keys: list[Any]) -> dict[Any, str]:
+    """What --force asks for, by layer."""
+    from kernels import get_backend
+
+    found = {}
+    for word in words:
+        what, _, backend = word.partition("=")
+        layer, _, op = what.partition(".")
+        get_backend(backend)
+        hits = {
+            key.layer: backend
+            for key in keys
+            if layer in (key.spec.name, key.spec.name.rpartition(":")[2]) and op in ("", key.op)
+        }
+        if not hits:
+            names = dict.fromkeys(key.spec.name.rpartition(":")[2] for key in keys)
+            raise ValueError(f"--force is {word!r}; expected LAYER[.OP]=NAME of {', '.join(names)}")
+        found.update(hits)
+    return found
+
+
+@app.command()
+def prove(
+    models: Annotated[list[str], typer.Argument(help="Networks.")],
+    batch_sizes: BatchSizes = "1,32,256",
+    threads: Threads = None,
+    selection: SelectionFile = None,
+    data: DataName = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show that the choices were right: training steps with `auto`, and with each backend alone."""
+    from benchmarks.options import Options
+    from trainer import load_data
+
+    options = Options.read(models, None, batch_sizes, None, None, threads, None)
+    images = load_data(data or "digits", data_dir=data_dir)
+    _prove(models, options.batch_sizes, options.threads, selection, images)
+
+
+def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, data: Any) -> None:
+    """Tune what is not measured yet, time steps, and print both beside each other."""
+    from rich.table import Table
+
+    from kernels.threads import pinned_threads, thread_count
+    from trainer import build_model
+    from trainer.stepping import prove
+
+    layers = Table("layer", "batch", "", "choice", "predicted", "realised", box=None, pad_edge=False)
+    steps = Table("network", "batch", "auto", "best alone", "auto / best", "predicted / realised", "others",
+                  box=None, pad_edge=False)  # fmt: skip
+    with pinned_threads(thread_count(threads)):
+        for model in models:
+            for batch_size in batch_sizes:
+                specs = build_model(model).specs(min(batch_size, len(data.train_labels))).values()
+                known = _tune(specs, threads, selection)
+                proof = prove(model, known, data, batch_size, PROVED_S)
+                for each in proof.layers:
+                    choice = ", ".join(dict.fromkeys(each.backends))
+                    times = _seconds(each.predicted_s), _seconds(each.realised_s)
+                    layers.add_row(f"{model}:{each.layer}", str(batch_size), each.direction, choice, *times)
+                others = [
+                    f"{name} {_seconds(times.median_s)}"
+                    for name, times in sorted(proof.steps.items(), key=lambda item: item[1].median_s)
+                    if name not in ("auto", proof.best_single)
+                ] + [f"{name} over {_seconds(seconds)}" for name, seconds in proof.predicted_only.items()]
+                steps.add_row(
+                    model,
+                    str(batch_size),
+                    _seconds(proof.steps["auto"].median_s),
+                    f"{proof.best_single} {_seconds(proof.steps[proof.best_single].median_s)}",
+                    f"{proof.regret:.2f}",
+                    f"{proof.predicted_s / proof.realised_s:.2f}",
+                    ", ".join(others),
+                )
+    console = _console()
+    console.print(layers)
+    console.print()
+    console.print(steps)
+    console.print(
+        "\nWhole training steps; predicted and realised are the sums over convolutions and poolings.\n"
+    )
+
+
+def _tune(specs: Any, threads: Any, selection: Path | None, **options: Any) -> Any:
+    """Tune with a progress bar; what is measured already is kept."""
+    from tqdm import tqdm
+
+    import kernels
+
+    with tqdm(unit="operation", desc="tuning", leave=False, disable=None) as bar:
+
+        def on_progress(done: int, total: int, what: str) -> None:
+            bar.total = total
+            bar.set_postfix_str(what, refresh=False)
+            bar.update(done - bar.n)
+
+        return kernels.tune(specs, threads=threads, path=selection, progress=on_progress, **options)
 
 
 @app.command()

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.budget import shrink
 from benchmarks.options import Options
 from benchmarks.run import Case, Run, cases, problem_of
 from kernels import get_backend
+from kernels.forecast import shrink
 from kernels.problem import Problem
 from kernels.registry import EXACT
 from kernels.spec import Spec

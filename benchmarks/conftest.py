@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.machine import load, machine_facts
 from benchmarks.options import BATCH_SIZES, BUDGET_S, Options
 from benchmarks.run import Run, cases
+from kernels.machine import load, machine_facts
 from kernels.threads import pinned_threads
 
 RUN = pytest.StashKey[Run]()

@@ -10,8 +10,7 @@ import numpy as np
 
 from benchmarks.suites import load_suite
 from kernels import available_backends, get_backend
-from kernels.problem import OPS
-from kernels.registry import Op
+from kernels.registry import OPS, Op
 from kernels.spec import Spec
 from kernels.threads import thread_count
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.budget import TIMED_CALLS, Forecast, Forecaster
 from benchmarks.inputs import make_problem
-from benchmarks.measure import TRACED_S, Memory
 from benchmarks.options import Options
 from kernels import get_backend
-from kernels.problem import Problem, ops_of
-from kernels.registry import Op
+from kernels.forecast import TIMED_CALLS, Forecast, Forecaster
+from kernels.measure import TRACED_S, Memory
+from kernels.problem import Problem
+from kernels.registry import Op, ops_of
 from kernels.spec import Spec
 
 SCHEMA = 1
@@ -95,7 +95,7 @@ class Run:
     failed: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.forecaster = Forecaster(self.options.budget_s, self.calls)
+        self.forecaster = Forecaster(self.options.budget_s, self.calls, make_problem)
         self.memory = Memory(min(self.options.budget_s, TRACED_S))
 
     def forecast(self, case: Case) -> Forecast:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measure import rounds_for, warm_up_rounds_for
 from benchmarks.run import Case, Run, problem_of
+from kernels.fingerprint import fingerprint
+from kernels.measure import rounds_for, warm_up_rounds_for
 
 
 def time_case(case: Case, run: Run, benchmark: Any) -> None:
@@ -37,6 +38,7 @@ def _time(case: Case, run: Run, benchmark: Any) -> None:
         **case.facts(run.options.threads),
         "peak_bytes": run.memory.peak_bytes(problem, case.backend, call_s),
         "error": verdict.error,
+        "fingerprint": fingerprint(case.backend),
         "compile_s": first_calls.take_s(case.backend),
     }
     benchmark.pedantic(

@@ -1,7 +1,10 @@
 """Interchangeable backends of convolution and pooling behind one interface."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from kernels import fork as _fork  # noqa: F401  (registers its hook before anything is launched)
-from kernels.choice import choose
+from kernels.choice import choose, explain, use_selection
 from kernels.functional import (
     Conv1dGradients,
     Conv2dGradients,
@@ -15,6 +18,7 @@ from kernels.functional import (
     max_pool2d_backward,
 )
 from kernels.registry import Backend, available_backends, backends, get_backend
+from kernels.selection import Selection
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 __all__ = [
@@ -33,7 +37,17 @@ __all__ = [
     "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "explain",
     "get_backend",
     "max_pool2d",
     "max_pool2d_backward",
+    "tune",
+    "use_selection",
 ]
+
+
+def tune(specs: Iterable[Spec], **options: Any) -> Selection:
+    """Measure the backends on `specs` and let "auto" choose from the result: see `kernels.tuning.tune`."""
+    from kernels.tuning import tune as measure
+
+    return measure(specs, **options)

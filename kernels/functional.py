@@ -21,7 +21,7 @@ import numpy as np
 
 from kernels.arrays import readonly
 from kernels.axis import as_int, as_pair, is_int
-from kernels.choice import choose
+from kernels.choice import auto
 from kernels.registry import Backend, Op, backends, get_backend
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
@@ -422,9 +422,11 @@ def _delivered(result: np.ndarray, out: Any) -> np.ndarray:
 
 
 def _resolve(backend: str, spec: Spec, op: Op, dtype: np.dtype) -> Backend:
-    if backend != "auto" and backend not in backends():
+    if backend == "auto":
+        return auto(spec, op, dtype)
+    if backend not in backends():
         raise ValueError(f"backend is {backend!r}; expected one of auto, {', '.join(backends())}")
-    chosen = get_backend(choose(spec, op, dtype) if backend == "auto" else backend)
+    chosen = get_backend(backend)
     reason = chosen.unsupported(spec, op, dtype)
     if reason:
         raise ValueError(f"backend {chosen.name!r} does not support {op} of {spec.descriptor}: {reason}")

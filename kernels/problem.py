@@ -18,13 +18,6 @@ from kernels.lazy import lazy
 from kernels.registry import EXACT, Op, get_backend
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
-OPS: tuple[Op, ...] = ("forward", "dx", "dw")
-
-
-def ops_of(spec: Spec) -> tuple[Op, ...]:
-    """The operations that a layer has: pooling has no weights."""
-    return OPS if isinstance(spec, ConvSpec) else OPS[:2]
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -82,11 +75,12 @@ class Problem:
     def dtype(self) -> np.dtype:
         return self.arrays["x"].dtype
 
-    def run(self, backend: str) -> tuple[np.ndarray, ...]:
-        """Compute by the public functions: (y,), (dx,) or (dw, db)."""
+    def run(self, backend: str, out: tuple[np.ndarray, ...] | None = None) -> tuple[np.ndarray, ...]:
+        """Compute by the public functions: (y,), (dx,) or (dw, db), into the `out` of a run before."""
         spec, arrays = self.spec, self.arrays
         if isinstance(spec, ConvSpec):
-            return _run_conv(spec, self.op, arrays, backend)
+            return _run_conv(spec, self.op, arrays, backend, out)
+        into = None if out is None else out[0]
         window: dict[str, Any] = {
             "kernel_size": (spec.R, spec.S),
             "stride": spec.stride,
@@ -97,13 +91,17 @@ class Problem:
         if spec.mode == "max":
             window["dilation"] = spec.dilation
             if self.op == "forward":
-                return (functional.max_pool2d(arrays["x"], **window),)
+                return (functional.max_pool2d(arrays["x"], **window, out=into),)
             indices = arrays["indices"]
-            return (functional.max_pool2d_backward(arrays["dy"], arrays["x"], indices=indices, **window),)
+            return (
+                functional.max_pool2d_backward(
+                    arrays["dy"], arrays["x"], indices=indices, **window, out=into
+                ),
+            )
         window["count_include_pad"] = spec.count_include_pad
         if self.op == "forward":
-            return (functional.avg_pool2d(arrays["x"], **window),)
-        return (functional.avg_pool2d_backward(arrays["dy"], spec.x_shape, **window),)
+            return (functional.avg_pool2d(arrays["x"], **window, out=into),)
+        return (functional.avg_pool2d_backward(arrays["dy"], spec.x_shape, **window, out=into),)
 
     @lazy
     def reference(self) -> tuple[np.ndarray, ...]:
@@ -160,8 +158,14 @@ def _terms(spec: Spec, op: Op) -> int:
 
 
 def _run_conv(
-    spec: ConvSpec, op: Op, arrays: Mapping[str, np.ndarray], backend: str
+    spec: ConvSpec,
+    op: Op,
+    arrays: Mapping[str, np.ndarray],
+    backend: str,
+    out: tuple[np.ndarray, ...] | None,
 ) -> tuple[np.ndarray, ...]:
+    if out is not None and spec.is_1d:
+        out = tuple(array if array.ndim == 1 else array[:, :, 0] for array in out)
     if spec.is_1d:
         geometry: dict[str, Any] = {
             "stride": spec.stride[1],
@@ -177,13 +181,17 @@ def _run_conv(
         forward, backward = functional.conv2d, functional.conv2d_backward
         w_shape = spec.w_shape
     if op == "forward":
-        y = forward(arrays["x"], arrays["w"], arrays["b"], **geometry, groups=spec.groups, backend=backend)
+        y_out = None if out is None else out[0]
+        y = forward(
+            arrays["x"], arrays["w"], arrays["b"], **geometry, groups=spec.groups, backend=backend, out=y_out
+        )
         return (y.reshape(spec.y_shape),)
     # dw needs no weights, only their shape.
     w = arrays["w"] if op == "dx" else np.broadcast_to(arrays["x"].dtype.type(0), w_shape)
     need = ("dx",) if op == "dx" else ("dw", "db")
+    into = None if out is None else (out[0], None, None) if op == "dx" else (None, *out)
     gradients = backward(
-        arrays["dy"], arrays["x"], w, **geometry, groups=spec.groups, backend=backend, need=need
+        arrays["dy"], arrays["x"], w, **geometry, groups=spec.groups, backend=backend, need=need, out=into
     )
     if op == "dx":
         return (gradients.dx.reshape(spec.x_shape),)

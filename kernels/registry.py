@@ -18,6 +18,7 @@ from kernels.lazy import lazy
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 Op = Literal["forward", "dx", "dw"]
+OPS: tuple[Op, ...] = ("forward", "dx", "dw")
 EXACT = 0.0
 """The numeric class of a backend that equals the reference on integer-valued inputs."""
 
@@ -99,6 +100,11 @@ _BACKENDS = {
         Backend("numba", "the loops compiled and parallel", "kernels.numba_loops", "numba", EXACT, True),
     )
 }
+
+
+def ops_of(spec: Spec) -> tuple[Op, ...]:
+    """The operations that a layer has: pooling has no weights."""
+    return OPS if isinstance(spec, ConvSpec) else OPS[:2]
 
 
 def backends() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from threadpoolctl import threadpool_limits
 
@@ -26,21 +27,39 @@ def thread_count(threads: int | None) -> int:
     return threads or cores
 
 
+_pinned: ContextVar[int | None] = ContextVar("pinned", default=None)
+_CORES = usable_cores()
+
+
+def active() -> int:
+    """The threads that compute now: those pinned, or all cores."""
+    return _pinned.get() or _CORES
+
+
 @contextmanager
 def pinned_threads(threads: int) -> Iterator[None]:
     """BLAS, OpenMP and Numba on `threads` threads."""
-    with threadpool_limits(limits=threads):
-        if "numba" not in available_backends():
+    before = _pinned.set(threads)
+    try:
+        with threadpool_limits(limits=threads), _numba_threads(threads):
             yield
-            return
-        import numba
+    finally:
+        _pinned.reset(before)
 
-        before = numba.get_num_threads()
-        numba.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)
+
+@contextmanager
+def _numba_threads(threads: int) -> Iterator[None]:
+    if "numba" not in available_backends():
+        yield
+        return
+    import numba
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 @contextmanager

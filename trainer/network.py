@@ -65,12 +65,17 @@ class Model:
     def backward(self, dlogits: np.ndarray) -> None:
         """Set all gradients, given that of the logits of the last `forward`; may overwrite `dlogits`."""
         gradient: np.ndarray | None = dlogits
-        first = next(name for name, layer in self.layers.items() if layer.parameters)
+        first = self.first_with_parameters
         for name, layer in reversed(self.layers.items()):
             assert gradient is not None
             gradient = layer.backward(gradient, need_dx=name != first)
-            if name == first:  # nothing before it has anything to learn
+            if name == first:
                 break
+
+    @property
+    def first_with_parameters(self) -> str:
+        """The name of the layer where backward ends: none before it has anything to learn."""
+        return next(name for name, layer in self.layers.items() if layer.parameters)
 
     def parameters(self) -> dict[str, np.ndarray]:
         """The parameters themselves, by name: "conv1.weight" (K, C, R, S), "conv1.bias" (K,), ..."""

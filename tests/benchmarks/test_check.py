@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.budget import shrink
 from benchmarks.check import check
 from benchmarks.options import Options
 from benchmarks.suites import load_suite, suites
 from kernels import available_backends
-from kernels.problem import ops_of
+from kernels.forecast import shrink
+from kernels.registry import ops_of
 
 FLOPS = 30_000
 

@@ -17,8 +17,7 @@ import pytest
 
 import kernels
 from kernels import Backend, ConvSpec, PoolSpec, Spec
-from kernels.problem import ops_of
-from kernels.registry import EXACT
+from kernels.registry import EXACT, ops_of
 
 ROOT = Path(kernels.__file__).resolve().parents[1]
 DTYPES = (np.float32, np.float64)

@@ -16,7 +16,8 @@ from kernel_cases import assert_same, backend_params
 
 import kernels
 from kernels import ConvSpec, PoolSpec, Spec
-from kernels.problem import Problem, ops_of
+from kernels.problem import Problem
+from kernels.registry import ops_of
 
 # The same examples on every run: a failure is one of the code, not of the day.
 checked = settings(

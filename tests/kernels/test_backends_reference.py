@@ -8,8 +8,8 @@ from kernel_cases import CONVS, DTYPES, LAYERS, POOLS, assert_same, cases
 
 import kernels
 from kernels import ConvSpec, PoolSpec, Spec
-from kernels.problem import Problem, ops_of
-from kernels.registry import Op
+from kernels.problem import Problem
+from kernels.registry import Op, ops_of
 
 # Big enough that compiled loops go parallel, and that runs, planes and matrices span several blocks.
 LARGE = {

@@ -13,7 +13,8 @@ import pytest
 from kernel_cases import DTYPES, Calls
 
 from kernels import ConvSpec, PoolSpec, Spec
-from kernels.problem import Problem, ops_of
+from kernels.problem import Problem
+from kernels.registry import ops_of
 
 with np.load(Path(__file__).with_name("torch_vectors.npz")) as archive:
     VECTORS = dict(archive)

@@ -159,7 +159,8 @@ COUNT = """
     import numpy as np
     import kernels
     from kernels import ConvSpec, PoolSpec
-    from kernels.problem import Problem, ops_of
+    from kernels.problem import Problem
+    from kernels.registry import ops_of
 
     pool = 1, 2, 4, 4, 2, 2
     for spec in (ConvSpec(2, 2, 5, 5, 3, 3, 3, padding=1), PoolSpec("max", *pool), PoolSpec("avg", *pool)):

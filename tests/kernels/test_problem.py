@@ -9,7 +9,8 @@ import pytest
 from kernel_cases import CONVS, POOLS
 
 from kernels import ConvSpec, PoolSpec, registry
-from kernels.problem import Problem, ops_of
+from kernels.problem import Problem
+from kernels.registry import ops_of
 
 SPECS = [CONVS["groups"], CONVS["1-D causal"], POOLS["max padding"], POOLS["avg 3x3 s1"]]
 PROBLEMS = [(spec, op) for spec in SPECS for op in ops_of(spec)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.budget import Forecaster, shrink
 from benchmarks.suites import load_suite, suites
 from kernels import ConvSpec
+from kernels.forecast import Forecaster, shrink
 
 LAYERS = [layer for suite in suites() for layer in load_suite(suite)]
 

@@ -68,13 +68,18 @@ class Memory:
         self.budget_s = budget_s
         self._factors: dict[tuple[str, Op], float] = {}
 
-    def peak_bytes(self, problem: Problem, backend: str, call_s: float) -> int | None:
-        """The peak of one call that takes `call_s` untraced; None where tracing would take too long."""
+    def peak_bytes(
+        self, problem: Problem, backend: str, call_s: float, out: tuple[np.ndarray, ...] | None = None
+    ) -> int | None:
+        """The peak of one call that takes `call_s` untraced; None where tracing would take too long.
+
+        With `out` to write to, results are not counted.
+        """
         key = backend, problem.op
         if call_s * self._factors.get(key, TRACING_FACTOR) > self.budget_s:
             return None
         start = time.perf_counter()
-        peak = traced_peak(lambda: problem.run(backend))
+        peak = traced_peak(lambda: problem.run(backend, out))
         self._factors[key] = (time.perf_counter() - start) / call_s
         return peak
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
     """Everything about this machine that a result should keep; `cpu` is py-cpuinfo's answer."""
     flags = set(cpu.get("flags", ()))
     return {
+        "identity": identity(),
         "cpu": cpu.get("brand_raw") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
         "isa": [flag for flag in _TELLING_FLAGS if flag in flags],
@@ -35,6 +37,27 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
         "governor": _read(_CPU0 / "cpufreq" / "scaling_governor"),
         "load_start": load(),
     }
+
+
+@cache
+def identity() -> dict[str, str]:
+    """What has to be the same for a measurement to hold: the CPU, its instructions, BLAS and its kernels."""
+    cpu, flags = _cpu()
+    # Beside NumPy's BLAS there may be SciPy's.
+    blas = min(_blas_pools(), key=lambda pool: "numpy" not in pool["filepath"], default=None)
+    return {
+        "cpu": cpu,
+        "isa": " ".join(flag for flag in _TELLING_FLAGS if flag in flags),
+        "blas": f"{blas['internal_api']} {blas.get('architecture')}" if blas else "none",
+    }
+
+
+def _cpu() -> tuple[str, set[str]]:
+    """The CPU's name and its flags, as far as the system tells them."""
+    lines = (_read(Path("/proc/cpuinfo")) or "").splitlines()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return name, set((facts.get("flags") or facts.get("Features") or "").split())
 
 
 def load() -> float:
@@ -72,8 +95,6 @@ def _versions() -> dict[str, str]:
 
 
 def _blas() -> list[dict[str, Any]]:
-    import numpy.linalg  # noqa: F401  (loads the BLAS that threadpoolctl then sees)
-
     return [
         {
             "library": pool["internal_api"],
@@ -82,9 +103,14 @@ def _blas() -> list[dict[str, Any]]:
             "architecture": pool.get("architecture"),
             "threads": pool["num_threads"],
         }
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
+        for pool in _blas_pools()
     ]
+
+
+def _blas_pools() -> list[dict[str, Any]]:
+    import numpy.linalg  # noqa: F401  (loads the BLAS that threadpoolctl then sees)
+
+    return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
 def _numba() -> dict[str, Any] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from benchmarks.inputs import make_problem
-from benchmarks.measure import MIN_ROUNDS, FirstCalls, seconds_of
+from kernels.measure import MIN_ROUNDS, FirstCalls, seconds_of
+from kernels.problem import Problem
 from kernels.registry import Op
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
@@ -36,7 +37,13 @@ class Forecaster:
     a probe's overhead weighs less with each step, so that fast backends are not misjudged.
     """
 
-    def __init__(self, budget_s: float, calls: int = TIMED_CALLS) -> None:
+    def __init__(
+        self,
+        budget_s: float,
+        calls: int = TIMED_CALLS,
+        make_problem: Callable[[Spec, Op, str], Problem] = Problem.random,
+    ) -> None:
+        self.make_problem = make_problem
         self.first_calls = FirstCalls()
         self.allowed_s = budget_s / calls
         self._image_s: dict[tuple[Spec, Op, str, str], float] = {}
@@ -60,7 +67,7 @@ class Forecaster:
         limit = _FIRST_PROBE_FLOPS
         while True:
             small = shrink(layer, limit)
-            problem = make_problem(small, op, dtype)
+            problem = self.make_problem(small, op, dtype)
             seconds, _ = self.first_calls.run(problem, backend)
             if seconds < _NOISY_S:
                 seconds = min(seconds, seconds_of(partial(problem.run, backend))[0])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.measure import (
+from kernels import ConvSpec
+from kernels.measure import (
     MAX_ROUNDS,
     MIN_ROUNDS,
     FirstCalls,
@@ -14,7 +15,6 @@ from benchmarks.measure import (
     traced_peak,
     warm_up_rounds_for,
 )
-from kernels import ConvSpec
 from kernels.problem import Problem
 
 

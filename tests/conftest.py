@@ -1,0 +1,19 @@
+"""What holds for all tests: they choose as on a machine where nothing was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import kernels
+from kernels.selection import ENVIRONMENT
+
+
+@pytest.fixture(autouse=True)
+def no_selection(tmp_path_factory, monkeypatch) -> Iterator[None]:
+    """The user's own selection is neither read nor written, here and in child processes."""
+    monkeypatch.setenv(ENVIRONMENT, str(tmp_path_factory.getbasetemp() / "selection.json"))
+    kernels.use_selection()
+    yield
+    kernels.use_selection()
