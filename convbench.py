@@ -314,6 +314,7 @@ def train(
         "schedule": schedule,
         "seed": seed,
         "backend": backend,
+        "selection": None if selection is None else str(selection),
         "threads": threads,
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -323,8 +324,8 @@ def train(
         plan = Plan(**given)  # type: ignore[arg-type]
         run = Run.begin(out or new_folder(RUNS, plan), plan)
     training, plan = run.training, run.plan
-    if selection is not None:
-        kernels.use_selection(selection)
+    selection = Path(plan.selection) if plan.selection else None
+    kernels.use_selection(selection)
     if tune_first:
         _prove((plan.model,), (plan.batch_size,), plan.threads, selection, training.data)
     typer.echo(

@@ -27,6 +27,7 @@ __all__ = [
     "Conv2dGradients",
     "ConvSpec",
     "PoolSpec",
+    "Selection",
     "Spec",
     "available_backends",
     "avg_pool2d",

@@ -38,7 +38,7 @@ class Evidence:
     @property
     def probability(self) -> float | None:
         """How often the choice would be the fastest if all were measured again (bootstrap)."""
-        if self.decision is None or self.chosen is None:
+        if self.decision is None or not self.decision.ranked:
             return None
         left = {name: self.candidates[name] for name in self.decision.ranked}
         return probability_of_best(left).get(self.choice.backend)

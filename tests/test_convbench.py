@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cli import convbench_run, environment
 
-import convbench
 from kernels import backends
 
-ROOT = Path(convbench.__file__).parent
 SUITE = 'mb1ic1ih12oc2oh12kh3ph1n"tiny:conv"\nmax_pool2d mb1ic2ih12oh6kh2sh2n"tiny:pool"\n'
-
-
-def convbench_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "convbench", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +94,7 @@ def test_check_exits_with_1_on_a_mismatch(tmp_path):
     done = subprocess.run(
         [sys.executable, "broken.py", "check", "--suite", "tiny.txt"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,

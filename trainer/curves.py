@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from trainer.training import Training
 
@@ -39,7 +39,10 @@ def draw_losses(training: Training, ax: Axes) -> None:
     ax.plot(history["epoch"], history["train_loss"], "o-", color=_TRAIN, label="train")
     ax.plot(history["epoch"], history["test_loss"], "s-", color=_TEST, label="test")
     ax.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter("{x:g}")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
     ax.grid(alpha=0.3)
     ax.legend()
 

@@ -56,8 +56,8 @@ class Model:
         if not isinstance(x, np.ndarray) or x.shape[1:] != self.shape:
             what = x.shape if isinstance(x, np.ndarray) else type(x).__name__
             raise ValueError(f"x is {what}; expected an array (N, {', '.join(map(str, self.shape))})")
-        if x.dtype != self.values.dtype:
-            raise TypeError(f"x has dtype {x.dtype}; expected {self.values.dtype}, from 0 to 1")
+        if x.dtype != self.dtype:
+            raise TypeError(f"x has dtype {x.dtype}; expected {self.dtype}, from 0 to 1")
         for layer in self.layers.values():
             x = layer.forward(x, training)
         return x
@@ -71,6 +71,11 @@ class Model:
             gradient = layer.backward(gradient, need_dx=name != first)
             if name == first:
                 break
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The parameters' dtype, and that of images and logits."""
+        return self.values.dtype
 
     @property
     def first_with_parameters(self) -> str:

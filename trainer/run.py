@@ -22,19 +22,24 @@ from trainer.training import Progress, Settings, Training
 from trainer.weights import read_weights, save_weights
 
 CHECKPOINT, WEIGHTS, HISTORY, CURVES = "checkpoint.npz", "weights.npz", "history.csv", "curves.png"
-_CHANGEABLE = ("epochs", "backend", "threads", "data_dir")
-"""What may differ when a run goes on; the first of them alone leaves its numbers as they would have been."""
+_CHANGEABLE = ("epochs", "backend", "selection", "threads", "data_dir")
+"""What may differ when a run goes on."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to do. `backend` is a name, or "conv1=im2col,pool1=window"; the rest as in `Settings`."""
+    """What a run is to do; `Settings` and more.
+
+    `backend` is a name, or "conv1=im2col,pool1=window"; `selection` the file that "auto" reads, if another
+    than the default one.
+    """
 
     model: str
     data: str = "digits"
     data_dir: str | None = None
     limit: int | None = None
     backend: str = "auto"
+    selection: str | None = None
     threads: int | None = None
     epochs: int = 20
     batch_size: int = 64
@@ -60,9 +65,10 @@ def parse_backend(text: str) -> str | dict[str, str]:
     if "=" not in text:
         return text
     pairs = [word.partition("=") for word in text.split(",")]
-    if not all(name and backend for name, _, backend in pairs):
-        raise ValueError(f"backend is {text!r}; expected a name, or LAYER=NAME,LAYER=NAME")
-    return {name: backend for name, _, backend in pairs}
+    by_layer = {name: backend for name, _, backend in pairs}
+    if not all(name and backend for name, _, backend in pairs) or len(by_layer) < len(pairs):
+        raise ValueError(f"backend is {text!r}; expected a name, or LAYER=NAME,LAYER=NAME, each layer once")
+    return by_layer
 
 
 class Run:
@@ -80,7 +86,9 @@ class Run:
             raise ValueError(f"{folder} holds a run already; expected --resume to go on, or another --out")
         plan = replace(plan, threads=thread_count(plan.threads))
         training = plan.start()
-        return cls(folder, replace(plan, lr=training.settings.lr), training)
+        run = cls(folder, replace(plan, lr=training.settings.lr), training)
+        run.save()  # what cannot be written should say so now, and the folder is taken
+        return run
 
     @classmethod
     def resume(cls, folder: Path, changes: Mapping[str, Any]) -> Run:
@@ -93,7 +101,7 @@ class Run:
             raise ValueError(f"{folder} holds no run; expected a folder with a {CHECKPOINT}")
         arrays = read_weights(path)
         about = _about(path, arrays)
-        plan = Plan(**about["plan"])
+        plan = about["plan"]
         for name, value in changes.items():
             begun = getattr(plan, name)
             if value != begun and name not in _CHANGEABLE:
@@ -104,7 +112,7 @@ class Run:
         plan = replace(plan, **{name: changes[name] for name in _CHANGEABLE if name in changes})
         plan = replace(plan, threads=thread_count(plan.threads))
         training = plan.start()
-        training.progress = Progress(**about["progress"])
+        training.progress = about["progress"]
         if training.finished:
             raise ValueError(
                 f"the run in {folder} has finished its {training.progress.epoch} epochs; expected --epochs "
@@ -169,14 +177,15 @@ class Run:
 def plan_of(folder: Path) -> Plan:
     """The plan of the run in `folder`. Raises ValueError where there is none."""
     path = folder / CHECKPOINT
-    return Plan(**_about(path, read_weights(path))["plan"])
+    plan: Plan = _about(path, read_weights(path))["plan"]
+    return plan
 
 
 def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(arrays["about"].tobytes())
-        return about
-    except (KeyError, ValueError) as error:
+        return {**about, "plan": Plan(**about["plan"]), "progress": Progress(**about["progress"])}
+    except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint; expected one that `convbench train` wrote") from error
 
 

@@ -30,6 +30,8 @@ def load_trained(path: Path | None, runs: Path, name: str | None, backend: str |
     there is none, or it does not fit.
     """
     path = path or newest_folder(runs)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; expected a file of weights, or the folder of a run")
     data, data_dir = "digits", None
     if path.is_dir():
         plan = plan_of(path)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 import pandas as pd
@@ -51,9 +51,9 @@ class Settings:
             raise ValueError(f"schedule is {self.schedule!r}; expected 'constant' or 'linear'")
         if self.lr is None:
             object.__setattr__(self, "lr", LR[self.optimizer])
-        if not (isinstance(self.lr, int | float) and 0 < self.lr < math.inf):
+        if not (_is_number(self.lr) and 0 < self.lr < math.inf):
             raise ValueError(f"lr is {self.lr!r}; expected a number above 0")
-        if not (isinstance(self.momentum, int | float) and 0 <= self.momentum < 1):
+        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
             raise ValueError(f"momentum is {self.momentum!r}; expected a number from 0 to below 1")
 
     def make_optimizer(self, model: Model) -> Optimizer:
@@ -80,12 +80,12 @@ class Training:
     """A model, its data and its optimizer between two steps.
 
     `losses` holds the loss of every step so far, `rows` the history, a row an epoch. All of it can be saved
-    (`trainer.checkpoint`) between any two steps, and goes on to the same numbers.
+    between any two steps (`trainer.run`), and goes on to the same numbers.
     """
 
     def __init__(self, model: Model, data: Data, settings: Settings) -> None:
-        if not len(data.train_images) or not len(data.test_images):
-            raise ValueError("data has no images to train or to test on; expected at least one of each")
+        for images, labels in (data[:2], data[2:]):
+            _check_data(model, images, labels)
         self.model = model
         self.data = data
         self.settings = settings
@@ -115,7 +115,8 @@ class Training:
 
         Raises ValueError when the loss is no finite number any more.
         """
-        with sharing_cores():
+        # What overflows shows in the loss, which is looked at.
+        with sharing_cores(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return self._run_epoch(on_step)
 
     def _run_epoch(self, on_step: Callable[[Progress], object] | None) -> bool:
@@ -139,11 +140,7 @@ class Training:
         logits = self.model.forward(x)
         correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
         loss, dlogits = softmax_cross_entropy(logits, labels)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss became {loss} in step {progress.step + 1} of epoch {progress.epoch + 1}; expected "
-                f"a finite number: try an lr smaller than {self.settings.lr:g}"
-            )
+        self._check(loss, f"in step {progress.step + 1} of epoch {progress.epoch + 1}")
         self.model.backward(dlogits)
         self.optimizer.lr = self._lr()
         self.optimizer.step()
@@ -152,6 +149,13 @@ class Training:
         progress.loss += loss * len(picked)
         progress.correct += correct
         progress.images += len(picked)
+
+    def _check(self, loss: float, when: str) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss became {loss} {when}; expected a finite number: try an lr smaller than "
+                f"{self.settings.lr:g}"
+            )
 
     def _lr(self) -> float:
         """The learning rate of the step under way."""
@@ -164,6 +168,7 @@ class Training:
     def _end_epoch(self) -> None:
         done = self.progress
         test_loss, test_accuracy = evaluate(self.model, self.data.test_images, self.data.test_labels)
+        self._check(test_loss, f"on the test images after epoch {done.epoch + 1}")
         self.rows.append(
             {
                 "epoch": done.epoch + 1,
@@ -178,8 +183,22 @@ class Training:
         self.progress = Progress(epoch=done.epoch + 1)
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
+
+
+def _check_data(model: Model, images: np.ndarray, labels: np.ndarray) -> None:
+    """Whether images and labels can be learnt from; what is amiss is said before the first step."""
+    expected = f"(N, {', '.join(map(str, model.shape))}) of {model.dtype} and (N,) ints, N at least 1"
+    fits = images.shape == (len(labels), *model.shape) and images.dtype == model.dtype
+    if not (fits and len(labels) and labels.ndim == 1 and labels.dtype.kind in "iu"):
+        found = f"{images.shape} of {images.dtype}, labels {labels.shape} of {labels.dtype}"
+        raise ValueError(f"data has images {found}; expected {expected}")
+
+
 def evaluate(model: Model, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) of the model on images (N, C, H, W) with labels (N,)."""
+    """Mean loss and accuracy (0 to 1) of the model on images (N, C, H, W) with labels (N,), N at least 1."""
+    _check_data(model, images, labels)
     loss, correct = 0.0, 0
     for start in range(0, len(images), EVALUATED):
         logits = model(images[start : start + EVALUATED])

@@ -169,7 +169,8 @@ def _decode_safetensors(path: Path, content: bytes) -> dict[str, np.ndarray]:
         tensors = _deserialize(content)
     except Exception as error:  # SafetensorError, and in some versions others
         raise _refusal(path, content, _SAFETENSORS, error) from error
-    return {name: _safetensors_array(path, name, **tensor) for name, tensor in tensors}
+    in_order = sorted(tensors, key=lambda tensor: tensor[0])  # the library's own order is random
+    return {name: _safetensors_array(path, name, **tensor) for name, tensor in in_order}
 
 
 def _safetensors_array(path: Path, name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from trainer.image import read_digit
+from trainer.image import as_text, read_digit
 
 STROKES = {
     "0": [(100 + 40 * np.sin(t), 100 - 65 * np.cos(t)) for t in np.linspace(0, 2 * np.pi, 60)],
@@ -261,3 +261,43 @@ class TestErrors:
     def test_a_directory(self, tmp_path: Path):
         with pytest.raises(IsADirectoryError):
             read_digit(tmp_path)
+
+
+class TestAsText:
+    def test_a_line_for_two_rows_of_pixels(self):
+        """Characters are twice as high as wide: a square of pixels looks like one."""
+        image = np.zeros((4, 3))
+        image[:2, 0] = image[2:, 1] = 1
+        assert as_text(image) == "@\n @"
+
+    def test_darker_characters_for_more_ink(self):
+        levels = np.arange(10) / 10 + 0.05
+        assert as_text(np.stack([levels, levels])) == " .:-=+*#%@"
+
+    @pytest.mark.parametrize(
+        ("above", "below", "text"), [(1, 0, "+"), (0, 1, "+"), (0.5, 0.5, "+"), (0.2, 0, ".")]
+    )
+    def test_the_mean_of_the_two(self, above, below, text):
+        assert as_text(np.array([[above], [below]])) == text
+
+    def test_the_ends_of_the_scale(self):
+        assert as_text(np.array([[0.0, 1.0], [0.0, 1.0]])) == " @"
+        assert as_text(np.array([[-0.1, 1.1], [-0.1, 1.1]])) == " @"
+
+    def test_lines_end_with_ink(self):
+        assert as_text(np.zeros((28, 28))) == "\n" * 13
+        assert all(line == line.rstrip() for line in as_text(np.eye(28)).splitlines())
+
+    def test_an_odd_row_is_left_out(self):
+        assert as_text(np.ones((5, 2))) == "@@\n@@"
+
+    @pytest.mark.parametrize("digit", STROKES)
+    def test_a_digit(self, tmp_path: Path, digit: str):
+        """What was drawn, in float32 as it is read."""
+        image = read(tmp_path, drawing(digit))[0, 0]
+        lines = as_text(image).split("\n")
+        assert len(lines) == 14
+        assert max(map(len, lines)) <= 28
+        for line, rows in zip(lines, image.reshape(14, 2, 28), strict=True):
+            ink = rows.mean(axis=0) >= 0.1
+            assert [character != " " for character in line.ljust(28)] == ink.tolist()

@@ -1,0 +1,72 @@
+"""The closed loop: predicted steps, timed steps, and those of each backend alone."""
+
+from __future__ import annotations
+
+import pytest
+
+import kernels
+from kernels import available_backends, tuning
+from trainer import build_model, load_data, stepping
+
+BATCH = 2
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits", limit=8)
+
+
+@pytest.fixture
+def known(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "PROBLEM_S", 0.02)
+    return kernels.tune(build_model("scratch").specs(BATCH).values(), path=tmp_path / "s.json")
+
+
+def test_every_needed_operation_is_predicted_and_timed(known, data):
+    proof = stepping.prove("scratch", known, data, BATCH, seconds=0.05)
+    assert [(each.layer, each.direction, len(each.backends)) for each in proof.layers] == [
+        ("conv1", "forward", 1), ("pool1", "forward", 1), ("conv1", "backward", 1), ("pool1", "backward", 1)
+    ]  # fmt: skip
+    for each in proof.layers:
+        assert each.predicted_s > 0
+        assert each.realised_s > 0
+        assert set(each.backends) <= set(available_backends())
+    by_hand = 0.0
+    for key, candidates in known.entries.items():
+        if not (key.spec.kind == "conv2d" and key.op == "dx"):  # the first layer has none
+            by_hand += candidates[known.choose(key).backend].median_s
+    assert proof.predicted_s == pytest.approx(by_hand)
+    assert proof.realised_s < sum(proof.steps["auto"].totals)
+    assert {*proof.steps, *proof.predicted_only} == {"auto", *available_backends()}
+    assert proof.best_single in available_backends()
+    assert proof.regret == proof.steps["auto"].median_s / proof.steps[proof.best_single].median_s
+
+
+def test_slow_backends_are_not_waited_for(known, data, monkeypatch):
+    monkeypatch.setattr(stepping, "HOPELESS", 1.5)
+    proof = stepping.prove("scratch", known, data, BATCH, seconds=0.0)
+    assert "loops" in proof.predicted_only
+    assert proof.predicted_only["loops"] > 1.5 * proof.predicted_s
+
+
+def test_what_is_not_measured_is_named(data):
+    empty = kernels.Selection({})
+    with pytest.raises(ValueError, match=r"forward of mb2ic1ih28oc8.* is not measured with loops; expected"):
+        stepping.prove("scratch", empty, data, BATCH, seconds=0.0)
+
+
+def test_timed_steps_are_those_of_training(data):
+    """The model has learnt as from the same steps of its own."""
+    timed, plain = build_model("scratch", "im2col"), build_model("scratch", "im2col")
+    times = stepping.time_steps({"one": timed}, data, BATCH, seconds=0.0)["one"]
+    steps = stepping.WARM_UP + stepping.LEAST_STEPS
+    assert len(times.totals) == stepping.LEAST_STEPS
+    assert set(times.forward) == set(plain.layers)
+    optimizer = stepping.SGD(plain.values, plain.slopes, 0.01, 0.9)
+    for _ in range(steps):
+        _, dlogits = stepping.softmax_cross_entropy(
+            plain.forward(data.train_images[:BATCH]), data.train_labels[:BATCH]
+        )
+        plain.backward(dlogits)
+        optimizer.step()
+    assert (timed.values == plain.values).all()
