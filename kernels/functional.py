@@ -229,13 +229,13 @@ def max_pool2d(
     """The maximum of each window of x (N, C, H, W) or (C, H, W); `stride` is the window's size by default.
 
     Returns y (N, C, OH, OW), or (y, indices) with the flat position in the H x W plane of each maximum,
-    int64; `out` then is (y, indices). The first of equal maxima wins, padding never does, and NaN propagates
-    (of several the last, as in PyTorch). Padding must be smaller than the dilated window.
+    int64; `out` may then be (y, indices). The first of equal maxima wins, padding never does, and NaN
+    propagates (of several the last, as in PyTorch). Padding must be smaller than the dilated window.
     """
     x, batched = _batched(_array("x", x, _IMAGE), 4)
     spec = pool2d_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
     shape = spec.y_shape if batched else spec.y_shape[1:]
-    outs = _outs(out, ("y", "indices")) if return_indices else (out, None)
+    outs = (out, None) if isinstance(out, np.ndarray) or not return_indices else _outs(out, ("y", "indices"))
     result = _result(outs[0], shape, x.dtype, (x,))
     indices = _result(outs[1], shape, np.dtype(np.int64), (x,)) if return_indices else None
     chosen = _resolve(backend, spec, "forward", x.dtype)

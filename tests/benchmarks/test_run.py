@@ -87,7 +87,7 @@ def test_every_case_is_timed_or_skipped(saved):
 def test_results_carry_what_a_report_needs(saved):
     for entry in saved["benchmarks"]:
         info = entry["extra_info"]
-        assert set(info) == FACTS | {"peak_bytes", "error", "compile_s"}
+        assert set(info) == FACTS | {"peak_bytes", "error", "compile_s", "fingerprint"}
         assert 0 <= info["error"] < 1e-5
         assert info["flops"] > 0
         assert (info["compile_s"] is None) == (info["backend"] != "numba")

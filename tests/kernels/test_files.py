@@ -62,6 +62,6 @@ def test_a_failure_to_reach_the_disk_leaves_the_old_file_alone(tmp_path: Path, m
 def test_nothing_written_is_an_error(tmp_path: Path):
     path = tmp_path / "run.json"
     path.write_text("old")
-    with pytest.raises(FileNotFoundError, match=r"\.run\.\d+\.json"), replacing(path):
+    with pytest.raises(FileNotFoundError, match=r"\.run\.\d+-\d+\.json"), replacing(path):
         pass
     assert path.read_text() == "old"

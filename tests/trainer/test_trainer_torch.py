@@ -133,6 +133,7 @@ def theirs(torch) -> Callable[..., Any]:
     assert list(kinds) == list(models())
 
     def make(name: str, seed: int, dtype: str = "float32") -> Any:
+        torch.set_num_threads(1)  # again: Numba's launches set the number for the OpenMP that they share
         torch.manual_seed(seed)
         return kinds[name]().to(getattr(torch, dtype))
 
@@ -278,7 +279,7 @@ class Run:
 # Batches in float64 are smaller only to save time.
 RUNS = {
     "sgd, float64": Run("sgd", 0.05, "float64", 16, 1e-4),
-    "adam, float64": Run("adam", 0.001, "float64", 16, 1e-3),
+    "adam, float64": Run("adam", 0.001, "float64", 8, 1e-3),
     "sgd": Run("sgd", 0.002, "float32", BATCH, 1e-4),
     "adam": Run("adam", 0.00003, "float32", BATCH, 1e-3),
 }
@@ -295,10 +296,18 @@ def their_losses(torch, theirs) -> Callable[[str, str], list[float]]:
     return train
 
 
-@pytest.mark.parametrize("run", RUNS)
-@fast
+# Adam in float64 on one backend: what SGD leaves to be seen there is the optimizer.
+@pytest.mark.parametrize(
+    ("run", "fast"),
+    [
+        (run, fast)
+        for run in RUNS
+        for fast in ("numba", "im2col")
+        if (run, fast) != ("adam, float64", "numba")
+    ],
+)
 @every
-def test_training(their_losses, name: str, fast: str, run: str) -> None:
+def test_training(their_losses, name: str, run: str, fast: str) -> None:
     """From the same weights over the same batches, the losses of all steps are the same."""
     expected = their_losses(name, run)
     losses = RUNS[run].ours(ours(name, fast, 0, RUNS[run].dtype))
