@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 from collections import defaultdict
@@ -62,8 +63,8 @@ ModelName = Annotated[
 ]
 RESULTS = Path("results")
 RUNS = RESULTS / "train"
-PROVED_S = 1.0
-"""Seconds of steps that each way of training gets in a proof."""
+SETTLED_S, PROVED_S = 0.5, 1.0
+"""Seconds of steps that each way of training gets where steps settle choices, and in a proof."""
 WEIGHTS_HELP = ".npz, .safetensors or .pth, or the folder of a run; the newest run if not given."
 BASELINE = "loops"
 
@@ -546,18 +547,17 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
     from rich.table import Table
 
     from kernels.threads import pinned_threads, thread_count
-    from trainer import build_model
     from trainer.stepping import prove
 
     layers = Table("layer", "batch", "", "choice", "predicted", "realised", box=None, pad_edge=False)
-    steps = Table("network", "batch", "auto", "best alone", "auto / best", "predicted / realised", "others",
-                  box=None, pad_edge=False)  # fmt: skip
+    ratios = ("auto / best", "predicted / realised", "drift")
+    steps = Table("network", "batch", "auto", "best alone", *ratios, "others", box=None, pad_edge=False)
     with pinned_threads(thread_count(threads)):
         for model in models:
             for batch_size in batch_sizes:
-                specs = build_model(model).specs(min(batch_size, len(data.train_labels))).values()
-                known = _tune(specs, threads, selection)
-                proof = prove(model, known, data, batch_size, PROVED_S)
+                images = min(batch_size, len(data.train_labels))
+                known = _tuned_and_settled(model, images, threads, selection)
+                proof = prove(model, known, data, images, PROVED_S)
                 for each in proof.layers:
                     choice = ", ".join(dict.fromkeys(each.backends))
                     times = _seconds(each.predicted_s), _seconds(each.realised_s)
@@ -574,6 +574,7 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
                     f"{proof.best_single} {_seconds(proof.steps[proof.best_single].median_s)}",
                     f"{proof.regret:.2f}",
                     f"{proof.predicted_s / proof.realised_s:.2f}",
+                    f"{proof.drift:.2f}",
                     ", ".join(others),
                 )
     console = _console()
@@ -581,8 +582,25 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
     console.print()
     console.print(steps)
     console.print(
-        "\nWhole training steps; predicted and realised are the sums over convolutions and poolings.\n"
+        "\nWhole training steps; predicted and realised are sums over convolutions and poolings. Drift says "
+        "how many times as long the same calls take as when they were tuned; predictions allow for it."
     )
+
+
+def _tuned_and_settled(model: str, batch_size: int, threads: Any, selection: Path | None) -> Any:
+    """Measure the network's layers, then let its whole steps settle the choices; what is known is kept."""
+    import kernels
+    from kernels.selection import Selection, default_path, update
+    from trainer import build_model
+    from trainer.stepping import settle, settled
+
+    path = selection or default_path()
+    known = _tune(build_model(model).specs(batch_size).values(), threads, path)
+    if not settled(model, known, batch_size):
+        choices = settle(model, known, batch_size, SETTLED_S)
+        known = update(path, Selection(known.machine, settled=choices))
+        kernels.use_selection(known)
+    return known
 
 
 def _tune(specs: Any, threads: Any, selection: Path | None, **options: Any) -> Any:
@@ -599,6 +617,50 @@ def _tune(specs: Any, threads: Any, selection: Path | None, **options: Any) -> A
             bar.update(done - bar.n)
 
         return kernels.tune(specs, threads=threads, path=selection, progress=on_progress, **options)
+
+
+@app.command()
+def regret(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Networks; all if not given.")
+    ] = None,
+    batch_sizes: BatchSizes = "1,32,256",
+    threads: Threads = None,
+    selection: SelectionFile = None,
+) -> None:
+    """Show how far `auto` can be trusted where nothing was tuned: at other batch sizes, in other networks.
+
+    Networks are tuned, then choices are made as if one network, or one batch size, had not been. Regret is
+    the time of that choice over that of the best backend.
+    """
+    from rich.table import Table
+
+    from benchmarks.options import Options
+    from benchmarks.regret import WAYS, regrets
+    from kernels.selection import default_path, keys_of
+    from kernels.threads import pinned_threads
+    from trainer import models as all_models
+
+    options = Options.read(models or all_models(), None, batch_sizes, None, None, threads, None)
+    networks: dict[str, list[Any]] = defaultdict(list)
+    for suite, layer in options.layers():
+        networks[suite].extend(layer.with_batch(n) for n in options.batch_sizes)
+    with pinned_threads(options.threads):
+        known = _tune(
+            [spec for specs in networks.values() for spec in specs], threads, selection or default_path()
+        )
+        keys = {name: keys_of(specs, None, "float32", options.threads) for name, specs in networks.items()}
+        found = list(regrets(known, keys))
+    worst = Table("choice", "operations", "geometric mean", "worst", "at", box=None, pad_edge=False)
+    for way in WAYS:
+        rows = [row for row in found if row.way == way]
+        if rows:
+            largest = max(rows, key=lambda row: row.regret)
+            mean = statistics.geometric_mean(row.regret for row in rows)
+            where = f"{largest.key.op} of {largest.key.spec.name}, batch {largest.key.spec.N}"
+            took = f"{largest.chosen} for {largest.best}"
+            worst.add_row(way, str(len(rows)), f"{mean:.3f}", f"{largest.regret:.2f}", f"{where}: {took}")
+    _console().print(worst)
 
 
 @app.command()

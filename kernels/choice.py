@@ -76,18 +76,23 @@ def _explained(spec: Spec, op: Op, dtype: np.dtype) -> Choice:
 
 
 def _fallback(spec: Spec, op: Op, dtype: np.dtype) -> Choice:
+    name = fallback(spec, op, dtype)
+    if not _active.told:
+        _active.told = True
+        _logger.info(
+            "nothing is measured for %s of %s (and perhaps others): auto takes %s, as everywhere; "
+            "`convbench tune` measures",
+            op,
+            spec.descriptor,
+            name,
+        )
+    return Choice(name, "fallback")
+
+
+def fallback(spec: Spec, op: Op, dtype: np.dtype) -> str:
     """The first of `PREFERENCE` that can do it; peers are never among them."""
     for name in PREFERENCE:
         backend = get_backend(name)
         if not backend.unavailable and backend.unsupported(spec, op, dtype) is None:
-            if not _active.told:
-                _active.told = True
-                _logger.info(
-                    "nothing is measured for %s of %s (and perhaps others): auto takes %s, as everywhere; "
-                    "`convbench tune` measures",
-                    op,
-                    spec.descriptor,
-                    name,
-                )
-            return Choice(name, "fallback")
+            return name
     raise ValueError(f"no backend supports {op} of {spec.descriptor} in {dtype}")

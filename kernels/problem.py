@@ -6,7 +6,7 @@ the same reference under the same rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from kernels import functional, reference
 from kernels.lazy import lazy
-from kernels.registry import EXACT, Op, get_backend
+from kernels.registry import EXACT, Op, get_backend, ops_of
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 
@@ -29,11 +29,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Problem:
-    """`op` ("forward", "dx", "dw") of `spec` on `arrays`: x, w, b, dy, indices, as far as needed."""
+    """`op` ("forward", "dx", "dw") of `spec` on `arrays`: x, w, b, dy, indices, as far as needed.
+
+    `with_indices`: forward of max pooling also returns the maxima's indices, as in training.
+    """
 
     spec: Spec
     op: Op
     arrays: Mapping[str, np.ndarray]
+    with_indices: bool = False
 
     @classmethod
     def random(
@@ -41,7 +45,7 @@ class Problem:
     ) -> Problem:
         """Standard normal data; or the given x (N, C, H, W) with weights and gradients of that kind."""
         rng = np.random.default_rng(seed)
-        return cls._of(spec, op, lambda shape: np.asarray(rng.standard_normal(shape), dtype), x)
+        return cls._of(spec, op, lambda shape: np.asarray(rng.standard_normal(shape), dtype), x=x)
 
     @classmethod
     def integers(cls, spec: Spec, op: Op, dtype: DTypeLike = np.float32, seed: int = 0) -> Problem:
@@ -57,18 +61,35 @@ class Problem:
         return cls._of(spec, op, lambda shape: (unit * rng.integers(-4, 5, shape)).astype(dtype))
 
     @classmethod
-    def _of(cls, spec: Spec, op: Op, draw: Any, x: np.ndarray | None = None) -> Problem:
-        x = draw(spec.x_shape) if x is None else x
-        arrays = {"x": x}
+    def of_training(cls, spec: Spec, dtype: DTypeLike = np.float32, seed: int = 0) -> dict[Op, Problem]:
+        """All that training does with a layer, on the same standard normal data; forward keeps indices."""
+        rng = np.random.default_rng(seed)
+        arrays: dict[str, np.ndarray] = {}
+        for op in ops_of(spec):
+            arrays |= cls._of(
+                spec, op, lambda shape: np.asarray(rng.standard_normal(shape), dtype), **arrays
+            ).arrays
+        is_max = isinstance(spec, PoolSpec) and spec.mode == "max"
+        return {op: cls(spec, op, arrays, is_max and op == "forward") for op in ops_of(spec)}
+
+    @classmethod
+    def _of(cls, spec: Spec, op: Op, draw: Any, **given: np.ndarray | None) -> Problem:
+        arrays = {}
+
+        def need(name: str, make: Callable[[], np.ndarray]) -> None:
+            array = given.get(name)
+            arrays[name] = make() if array is None else array
+
+        need("x", lambda: draw(spec.x_shape))
         if op != "forward":
-            arrays["dy"] = draw(spec.y_shape)
+            need("dy", lambda: draw(spec.y_shape))
         if isinstance(spec, ConvSpec):
             if op != "dw":
-                arrays["w"] = draw(spec.w_shape)
+                need("w", lambda: draw(spec.w_shape))
             if op == "forward":
-                arrays["b"] = draw(spec.K)
+                need("b", lambda: draw(spec.K))
         elif op == "dx" and spec.mode == "max":
-            arrays["indices"] = reference.max_pool_forward(spec, x)[1]
+            need("indices", lambda: reference.max_pool_forward(spec, arrays["x"])[1])
         return cls(spec, op, arrays)
 
     @property
@@ -76,7 +97,10 @@ class Problem:
         return self.arrays["x"].dtype
 
     def run(self, backend: str, out: tuple[np.ndarray, ...] | None = None) -> tuple[np.ndarray, ...]:
-        """Compute by the public functions: (y,), (dx,) or (dw, db), into the `out` of a run before."""
+        """Compute by the public functions, into the `out` of a run before if given.
+
+        Returns (y,), (y, indices), (dx,) or (dw, db).
+        """
         spec, arrays = self.spec, self.arrays
         if isinstance(spec, ConvSpec):
             return _run_conv(spec, self.op, arrays, backend, out)
@@ -90,6 +114,9 @@ class Problem:
         }
         if spec.mode == "max":
             window["dilation"] = spec.dilation
+            if self.with_indices:
+                y, indices = functional.max_pool2d(arrays["x"], **window, return_indices=True, out=out)
+                return y, indices
             if self.op == "forward":
                 return (functional.max_pool2d(arrays["x"], **window, out=into),)
             indices = arrays["indices"]
@@ -106,7 +133,7 @@ class Problem:
     @lazy
     def reference(self) -> tuple[np.ndarray, ...]:
         """What `run` should return, in float64."""
-        return _reference(self.spec, self.op, self.arrays)
+        return self._computed(self.arrays)
 
     @lazy
     def bounds(self) -> tuple[np.ndarray, ...]:
@@ -122,7 +149,7 @@ class Problem:
         unit = np.finfo(self.dtype).eps / 2
         terms = _terms(self.spec, self.op)
         gamma = terms * unit / (1 - terms * unit)
-        return tuple(gamma * array for array in _reference(self.spec, self.op, absolute))
+        return tuple(gamma * array for array in self._computed(absolute))
 
     def judge(self, backend: str, results: tuple[np.ndarray, ...]) -> Verdict:
         """Compare a backend's results with the reference, by the backend's own numeric class."""
@@ -131,9 +158,10 @@ class Problem:
         for name, result, expected, bound in zip(
             self._names, results, self.reference, self.bounds, strict=True
         ):
-            if result.shape != expected.shape or result.dtype != self.dtype:
+            dtype = expected.dtype if name == "indices" else self.dtype
+            if result.shape != expected.shape or result.dtype != dtype:
                 found = f"{name} is {result.shape} of {result.dtype}"
-                return Verdict(np.inf, f"{found}; expected {expected.shape} of {self.dtype}")
+                return Verdict(np.inf, f"{found}; expected {expected.shape} of {dtype}")
             largest = float(np.abs(expected).max(initial=0)) or 1.0
             distance = np.abs(result - expected)
             here = float(distance.max(initial=0)) / largest
@@ -145,7 +173,15 @@ class Problem:
 
     @property
     def _names(self) -> tuple[str, ...]:
+        if self.with_indices:
+            return "y", "indices"
         return {"forward": ("y",), "dx": ("dx",), "dw": ("dw", "db")}[self.op]
+
+    def _computed(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        if self.with_indices:
+            assert isinstance(self.spec, PoolSpec)
+            return reference.max_pool_forward(self.spec, arrays["x"])
+        return _reference(self.spec, self.op, arrays)
 
 
 def _terms(spec: Spec, op: Op) -> int:

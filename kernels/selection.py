@@ -24,7 +24,7 @@ from kernels.policy import Decision, Measured, decide
 from kernels.registry import Op, available_backends, get_backend, ops_of
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
-VERSION = 1
+VERSION = 2
 PREFERENCE = ("numba", "im2col", "einsum", "window", "loops")
 """The order in which backends are tried where nothing was measured, and that settles ties."""
 ENVIRONMENT = "CONVBENCH_SELECTION"
@@ -79,13 +79,16 @@ class Choice:
 
 @dataclass
 class Selection:
-    """All candidates by key, and the choices that were forced, by layer; `machine` is where they hold.
+    """All candidates by key, and what overrules them; `machine` is where they hold.
 
-    `memory_limit` bounds the workspaces of choices, in bytes; it is not kept in the file.
+    `settled` holds, by key, the backends with which whole steps of a network were the fastest: layers that
+    were measured one by one do not show what they do to each other. `forced` holds, by layer, what the user
+    wants. `memory_limit` bounds the workspaces of choices, in bytes; it is not kept in the file.
     """
 
     machine: dict[str, str]
     entries: dict[Key, dict[str, Measured]] = field(default_factory=dict)
+    settled: dict[Key, str] = field(default_factory=dict)
     forced: dict[Key, str] = field(default_factory=dict)
     memory_limit: int | None = None
 
@@ -101,17 +104,18 @@ class Selection:
         return decide(usable, PREFERENCE, self.memory_limit)
 
     def choose(self, key: Key) -> Choice | None:
-        """What was forced or measured for `key`, else for its nearest batch size, else predicted, or None."""
+        """What is forced, settled or measured, here or at the nearest batch; else predicted; else None."""
         forced = self.forced.get(key.layer)
         if forced in available_backends():
             return Choice(forced, "forced")
         measured = [near for near in self._batches.get(key.layer, ()) if self.decision(near).choice]
         if measured:
             nearest = min(measured, key=lambda near: abs(math.log(near.spec.N / max(1, key.spec.N))))
-            backend = self.decision(nearest).choice
-            assert backend is not None
-            why = "measured" if nearest.spec == key.spec else f"measured at batch {nearest.spec.N}"
-            return Choice(backend, why)
+            where = "" if nearest.spec == key.spec else f" at batch {nearest.spec.N}"
+            ranked = self.decision(nearest).ranked
+            if (settled := self.settled.get(nearest)) in ranked:
+                return Choice(settled, f"settled by whole steps{where}")
+            return Choice(ranked[0], f"measured{where}")
         return self._predicted(key)
 
     def _predicted(self, key: Key) -> Choice | None:
@@ -143,11 +147,15 @@ class Selection:
         return self._models[which]
 
     def merged(self, newer: Selection) -> Selection:
-        """This selection with what is in `newer`; where both have a candidate, the newer one counts."""
+        """This selection with what is in `newer`, which counts where both have something.
+
+        A key that was measured again is no longer settled.
+        """
         entries = {key: dict(candidates) for key, candidates in self.entries.items()}
         for key, candidates in newer.entries.items():
             entries.setdefault(key, {}).update(candidates)
-        return Selection(self.machine, entries, {**self.forced, **newer.forced})
+        settled = {key: backend for key, backend in self.settled.items() if key not in newer.entries}
+        return Selection(self.machine, entries, {**settled, **newer.settled}, {**self.forced, **newer.forced})
 
     def as_json(self) -> str:
         """The content of a file."""
@@ -159,6 +167,7 @@ class Selection:
                     str(key): {name: asdict(measured) for name, measured in candidates.items()}
                     for key, candidates in self.entries.items()
                 },
+                "settled": {str(key): backend for key, backend in self.settled.items()},
                 "forced": {str(key): backend for key, backend in self.forced.items()},
             },
             indent=1,
@@ -175,11 +184,14 @@ class Selection:
                 Key.parse(key): {name: _measured(fields) for name, fields in candidates.items()}
                 for key, candidates in content["entries"].items()
             }
-            forced = {Key.parse(key): str(backend) for key, backend in content["forced"].items()}
+            settled, forced = (
+                {Key.parse(key): str(backend) for key, backend in content[part].items()}
+                for part in ("settled", "forced")
+            )
             machine = {str(name): str(value) for name, value in content["machine"].items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"no selection of convbench: {error}") from error
-        return cls(machine, entries, forced)
+        return cls(machine, entries, settled, forced)
 
 
 def _measured(fields: Mapping[str, Any]) -> Measured:
@@ -254,14 +266,11 @@ def clear(path: Path, keys: Iterable[Key] | None, forced_only: bool = False) -> 
     def without(current: Selection) -> Selection:
         gone = set(current.entries) | set(current.forced) if keys is None else set(keys)
         layers = {key.layer for key in gone}
-        kept = (
-            current.entries
-            if forced_only
-            else {key: candidates for key, candidates in current.entries.items() if key not in gone}
-        )
+        measured = set() if forced_only else gone
         return Selection(
             current.machine,
-            dict(kept),
+            {key: candidates for key, candidates in current.entries.items() if key not in measured},
+            {key: backend for key, backend in current.settled.items() if key not in measured},
             {key: backend for key, backend in current.forced.items() if key.layer not in layers},
         )
 

@@ -150,3 +150,14 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, message):
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_regret_judges_what_was_not_tuned(tmp_path):
+    done = convbench_run(tmp_path, "regret", "scratch", "--batch-sizes", "1,2", "--selection", "s.json")
+    table = rows(done)
+    assert [row[:3] for row in table[1:]] == [
+        ["as", "at", "the"],
+        ["as", "the", "cost"],
+        ["the", "fallback,", "without"],
+    ]
+    assert "batch 1: " in done.stdout or "batch 2: " in done.stdout

@@ -1,22 +1,23 @@
 """How long training steps take, layer by layer: on the choices of "auto" and on each backend alone.
 
 The closed loop of choosing: what was measured of single layers predicts a step, the step is timed, and so are
-steps that use one backend throughout.
+steps that use one backend throughout. Where one backend alone is faster than the best of each layer, because
+layers disturb each other (the threads of two libraries, say), that settles the choice: `settle` keeps it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from kernels import available_backends
 from kernels.registry import Op, ops_of
-from kernels.selection import Key, Selection
-from kernels.spec import Spec
+from kernels.selection import Choice, Key, Selection
 from kernels.threads import active, sharing_cores
+from kernels.tuning import Laps
 from trainer.data import Data
 from trainer.loss import softmax_cross_entropy
 from trainer.models import build_model
@@ -25,8 +26,10 @@ from trainer.optimizers import SGD
 
 LEAST_STEPS = 5
 WARM_UP = 3
-HOPELESS = 20.0
-"""A backend whose steps are predicted to take this many times those of "auto" is not timed."""
+HOPELESS = 4.0
+"""A backend whose layers take this many times those of the best backend is not timed."""
+WORTH_IT = 0.01
+"""What one backend for all must gain on the choices for each layer, to settle them."""
 
 
 @dataclass
@@ -45,11 +48,14 @@ class StepTimes:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One direction of one layer: its choices, and the seconds that were predicted and that it took."""
+    """One direction of one layer, in seconds: as its choices were measured when they were made, as they are
+    measured now, one layer at a time, and as it took within steps, now.
+    """
 
     layer: str
     direction: str
     backends: tuple[str, ...]
+    measured_s: float
     predicted_s: float
     realised_s: float
 
@@ -58,7 +64,8 @@ class LayerTime:
 class Proof:
     """A tuned network's layers, and the seconds of its steps with "auto" and with each backend alone.
 
-    `predicted_only` holds those that were too slow to be timed.
+    `predicted_only` holds those that were too slow to be timed. Between tuning and proof the machine may have
+    become faster or slower; `drift` says how much, and the prediction allows for it.
     """
 
     layers: tuple[LayerTime, ...]
@@ -69,6 +76,11 @@ class Proof:
     def predicted_s(self) -> float:
         """The sum over the layers."""
         return sum(each.predicted_s for each in self.layers)
+
+    @property
+    def drift(self) -> float:
+        """How many times as long the same calls take now."""
+        return self.predicted_s / sum(each.measured_s for each in self.layers)
 
     @property
     def realised_s(self) -> float:
@@ -90,72 +102,113 @@ class Proof:
 def prove(name: str, selection: Selection, data: Data, batch_size: int, seconds: float) -> Proof:
     """Time the network's steps on what `selection` chooses and on each backend alone, `seconds` for each.
 
-    Raises ValueError where the network's layers are not measured at this batch size.
+    "auto" must be using `selection`. Raises ValueError where the network's layers are not measured at this
+    batch size.
     """
-    model = build_model(name)
-    batch_size = min(batch_size, len(data.train_labels))
-    specs = model.specs(batch_size)
-    predicted: dict[str, float] = {}
-    for backend in available_backends():
-        by_layer = [_predicted(selection, specs[layer], op, backend) for layer, op in _needed(model)]
-        predicted[backend] = sum(by_layer)
-    chosen = {
-        (layer, op): selection.choose(Key(specs[layer], op, "float32", active()))
-        for layer, op in _needed(model)
-    }
-    of_choice = {
-        which: _predicted(selection, specs[which[0]], which[1], choice.backend if choice else None)
-        for which, choice in chosen.items()
-    }
-    limit = HOPELESS * sum(of_choice.values())
-    timed = [backend for backend in predicted if predicted[backend] <= limit]
-    steps = time_steps(
-        {"auto": model, **{backend: build_model(name, backend) for backend in timed}},
-        data,
-        batch_size,
-        seconds,
-    )
+    x, labels = data.train_images[:batch_size], data.train_labels[:batch_size]
+    expected = _Expected.of(build_model(name), selection, len(labels))
+    timed = expected.worth_timing()
+    models = {"auto": build_model(name), **{backend: build_model(name, backend) for backend in timed}}
+    laps = Laps({key: choice.backend for key, choice in expected.chosen.items()})
+    steps = time_steps(models, x, labels, seconds, laps.run)
     layers = []
     for direction, parts in (("forward", ("forward",)), ("backward", ("dx", "dw"))):
-        for layer in specs:
-            ops = [op for part, op in _needed(model) if part == layer and op in parts]
-            backends = [choice.backend for op in ops if (choice := chosen[layer, op])]
-            if ops:
+        for layer in models["auto"].specs():
+            keys = [key for (part, op), key in expected.keys.items() if part == layer and op in parts]
+            if keys:
                 took = getattr(steps["auto"], direction)[layer]
-                expected = sum(of_choice[layer, op] for op in ops)
-                layers.append(LayerTime(layer, direction, tuple(backends), expected, float(np.median(took))))
-    rest = {backend: predicted[backend] for backend in predicted if backend not in timed}
+                backends = tuple(expected.chosen[key].backend for key in keys)
+                measured_s = sum(
+                    _median_s(selection, key, name) for key, name in zip(keys, backends, strict=True)
+                )
+                predicted_s = sum(map(laps.median_s, keys))
+                realised_s = float(np.median(took))
+                layers.append(LayerTime(layer, direction, backends, measured_s, predicted_s, realised_s))
+    rest = {backend: total for backend, total in expected.alone_s.items() if backend not in timed}
     return Proof(tuple(layers), steps, rest)
 
 
-def _needed(model: Model) -> list[tuple[str, Op]]:
-    """The operations that a training step needs: no dx for the first convolution."""
+def settle(name: str, selection: Selection, batch_size: int, seconds: float) -> dict[Key, str]:
+    """What each operation of the network should use, as whole steps on random images show.
+
+    Either the choices for each layer, or, where its steps are faster by more than `WORTH_IT`, one backend for
+    all. `seconds` go to each. "auto" must be using `selection`, in which all layers are measured.
+    """
+    model = build_model(name)
+    expected = _Expected.of(model, selection, batch_size)
+    models = {"auto": model, **{backend: build_model(name, backend) for backend in expected.worth_timing()}}
+    rng = np.random.default_rng(0)
+    x = rng.random((batch_size, *model.shape), np.float32)
+    steps = time_steps(models, x, rng.integers(0, 10, batch_size), seconds)
+    best = min(steps, key=lambda each: steps[each].median_s)
+    if steps[best].median_s * (1 + WORTH_IT) > steps["auto"].median_s:
+        return {key: choice.backend for key, choice in expected.chosen.items()}
+    return dict.fromkeys(expected.chosen, best)
+
+
+def settled(name: str, selection: Selection, batch_size: int) -> bool:
+    """Whether `settle` has spoken of all that the network needs, since it was measured."""
+    model = build_model(name)
+    return all(key in selection.settled for key in _needed(model, batch_size).values())
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What single layers make expect of a step: the choices, and each backend's seconds alone."""
+
+    keys: dict[tuple[str, Op], Key]
+    chosen: dict[Key, Choice]
+    alone_s: dict[str, float]
+
+    @classmethod
+    def of(cls, model: Model, selection: Selection, batch_size: int) -> _Expected:
+        """Raises ValueError for a layer that is not measured."""
+        keys = _needed(model, batch_size)
+        alone_s = {
+            backend: sum(_median_s(selection, key, backend) for key in keys.values())
+            for backend in available_backends()
+        }
+        chosen = {key: choice for key in keys.values() if (choice := selection.choose(key))}
+        return cls(keys, chosen, alone_s)
+
+    def worth_timing(self) -> list[str]:
+        """The backends that are not hopelessly slow alone."""
+        limit = HOPELESS * min(self.alone_s.values())
+        return [backend for backend, total in self.alone_s.items() if total <= limit]
+
+
+def _needed(model: Model, batch_size: int) -> dict[tuple[str, Op], Key]:
+    """The operations that a training step needs, by layer: no dx for the first convolution."""
     first = model.first_with_parameters
-    return [
-        (layer, op)
-        for layer, spec in model.specs().items()
+    return {
+        (layer, op): Key(spec, op, "float32", active())
+        for layer, spec in model.specs(batch_size).items()
         for op in ops_of(spec)
         if (layer, op) != (first, "dx")
-    ]
+    }
 
 
-def _predicted(selection: Selection, spec: Spec, op: Op, backend: str | None) -> float:
-    """Seconds that were measured for `op` on `spec`."""
-    key = Key(spec, op, "float32", active())
-    measured = selection.entries.get(key, {}).get(backend or "")
+def _median_s(selection: Selection, key: Key, backend: str) -> float:
+    """Seconds that were measured."""
+    measured = selection.entries.get(key, {}).get(backend)
     if measured is None:
-        raise ValueError(f"{op} of {spec.descriptor} is not measured with {backend}; expected it to be tuned")
+        raise ValueError(
+            f"{key.op} of {key.spec.descriptor} is not measured with {backend}; expected it to be tuned"
+        )
     return measured.median_s
 
 
 def time_steps(
-    models: Mapping[str, Model], data: Data, batch_size: int, seconds: float
+    models: Mapping[str, Model],
+    x: np.ndarray,
+    labels: np.ndarray,
+    seconds: float,
+    between: Callable[[], object] = lambda: None,
 ) -> dict[str, StepTimes]:
-    """Times of training steps of all `models`, in turn, for about `seconds` each, on the same images.
+    """Times of training steps of all `models`, in turn, for about `seconds` each, on the images x.
 
-    The models learn as they are timed.
+    The models learn as they are timed. `between` is called once in each round.
     """
-    x, labels = data.train_images[:batch_size], data.train_labels[:batch_size]
     optimizers = {name: SGD(model.values, model.slopes, 0.01, 0.9) for name, model in models.items()}
     times = {name: StepTimes() for name in models}
     with sharing_cores():
@@ -165,7 +218,9 @@ def time_steps(
         while any(_wants_more(each, seconds) for each in times.values()):
             for name, model in models.items():
                 if _wants_more(times[name], seconds):
+                    _step(model, optimizers[name], x, labels, StepTimes())  # as in training, after its like
                     _step(model, optimizers[name], x, labels, times[name])
+            between()
     return times
 
 

@@ -93,3 +93,24 @@ def test_a_given_x_is_used() -> None:
     problem = Problem.random(ConvSpec(1, 1, 6, 6, 2, 3, 3), "forward", np.float64, x=x)
     assert problem.arrays["x"] is x
     assert problem.dtype == np.float64
+
+
+@pytest.mark.parametrize("spec", [*CONVS.values(), *POOLS.values()], ids=str)
+def test_training_shares_its_data(spec):
+    problems = Problem.of_training(spec)
+    assert tuple(problems) == ops_of(spec)
+    for op, problem in problems.items():
+        assert problem.op == op
+        assert problem.arrays["x"] is problems["forward"].arrays["x"]
+        results = problem.run("einsum")
+        assert problem.judge("einsum", results).wrong is None
+        again = problem.run("einsum", results)
+        assert all(np.shares_memory(one, other) for one, other in zip(again, results, strict=True))
+
+
+def test_forward_of_max_pooling_in_training_gives_indices():
+    problem = Problem.of_training(PoolSpec("max", 2, 3, 8, 8, 2, 2))["forward"]
+    y, indices = problem.run("einsum")
+    assert indices.dtype == np.int64
+    indices[0, 0, 0, 0] += 1
+    assert problem.judge("einsum", (y, indices)).wrong.startswith("indices is off")

@@ -94,6 +94,32 @@ class TestLookUp:
             assert known.choose(key(CONV.with_batch(batch))).backend == "window"
             assert known.choose(key(CONV.with_batch(batch))).why == "forced"
 
+    def test_whole_steps_settle_one_batch_size(self):
+        entries = {key(CONV.with_batch(n)): times(numba=2.0, im2col=1.0) for n in (1, 64)}
+        known = of(entries, settled={key(CONV.with_batch(64)): "numba"})
+        assert known.choose(key(CONV.with_batch(1))).backend == "im2col"
+        chosen = known.choose(key(CONV.with_batch(64)))
+        assert (chosen.backend, chosen.why) == ("numba", "settled by whole steps")
+        assert known.choose(key(CONV.with_batch(60))).why == "settled by whole steps at batch 64"
+
+    def test_what_is_settled_gives_way(self):
+        """To force, to a memory limit, and to a backend's absence."""
+        large = {"numba": Measured((2.0,), None, 10**9, 0.0, None, "code"), **times(im2col=1.0)}
+        settled = {key(): "numba"}
+        assert of({key(): large}, settled=settled).choose(key()).backend == "numba"
+        assert of({key(): large}, settled=settled, memory_limit=10**6).choose(key()).backend == "im2col"
+        assert (
+            of({key(): large}, settled=settled, forced={key().layer: "loops"}).choose(key()).why == "forced"
+        )
+        assert of({key(): large}, settled={key(): "gone"}).choose(key()).backend == "im2col"
+
+    def test_a_new_measurement_unsettles(self):
+        entries = {key(): times(numba=2.0, im2col=1.0), key(op="dx"): times(numba=1.0)}
+        known = of(entries, settled=dict.fromkeys(entries, "numba"))
+        newer = known.merged(of({key(): times(window=3.0)}))
+        assert newer.settled == {key(op="dx"): "numba"}
+        assert newer.merged(of({}, settled={key(): "numba"})).settled == known.settled
+
     def test_a_backend_that_is_gone_is_passed_over(self):
         assert of({key(): times(gone=1.0, im2col=2.0)}).choose(key()).backend == "im2col"
         assert of({key(): times(gone=1.0)}).choose(key()) is None
@@ -155,12 +181,14 @@ class TestAuto:
 class TestFile:
     def test_it_reads_back(self, tmp_path):
         known = of(
-            {key(): times(numba=2.0), key(POOL, "dx"): times(im2col=1.0)}, forced={key().layer: "loops"}
+            {key(): times(numba=2.0), key(POOL, "dx"): times(im2col=1.0)},
+            settled={key(): "numba"},
+            forced={key().layer: "loops"},
         )
         path = tmp_path / "deep" / "s.json"
         selection.update(path, known)
         again = selection.load(path)
-        assert (again.entries, again.forced, again.machine) == (known.entries, known.forced, known.machine)
+        assert again == known
         assert list(path.parent.glob("*.json")) == [path]
 
     def test_update_adds_and_replaces_single_candidates(self, tmp_path):
@@ -177,8 +205,8 @@ class TestFile:
     @pytest.mark.parametrize(
         "content",
         ["", "{", "[]", '{"a": 1}', '{"convbench_selection": 99}', b"\xff\xfe\x00",
-         '{"convbench_selection": 1, "machine": {}, "entries": {"up": {}}, "forced": {}}',
-         '{"convbench_selection": 1, "machine": {}, "forced": {}, '
+         '{"convbench_selection": 2, "machine": {}, "entries": {"up": {}}, "settled": {}, "forced": {}}',
+         '{"convbench_selection": 2, "machine": {}, "settled": {}, "forced": {}, '
          '"entries": {"dx conv2d ic1ih8oc2kh3 float32 1": {"numba": 3}}}'],
     )  # fmt: skip
     def test_what_is_none_is_set_aside_with_one_warning(self, tmp_path, caplog, content):
@@ -224,12 +252,15 @@ class TestFile:
         other = key(POOL, "dx")
         full = of(
             {key(): times(numba=1.0), other: times(numba=1.0)},
+            settled={key(): "numba", other: "numba"},
             forced={key().layer: "loops", other.layer: "loops"},
         )
         selection.update(path, full)
         assert set(selection.clear(path, [key()], forced_only=True).entries) == {key(), other}
         assert selection.load(path).forced == {other.layer: "loops"}
+        assert set(selection.load(path).settled) == {key(), other}
         assert set(selection.clear(path, [key()]).entries) == {other}
+        assert set(selection.load(path).settled) == {other}
         assert selection.clear(path, None).entries == {}
         assert selection.load(path).forced == {}
 

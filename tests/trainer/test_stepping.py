@@ -35,7 +35,8 @@ def test_every_needed_operation_is_predicted_and_timed(known, data):
     for key, candidates in known.entries.items():
         if not (key.spec.kind == "conv2d" and key.op == "dx"):  # the first layer has none
             by_hand += candidates[known.choose(key).backend].median_s
-    assert proof.predicted_s == pytest.approx(by_hand)
+    assert sum(each.measured_s for each in proof.layers) == pytest.approx(by_hand)
+    assert proof.drift == pytest.approx(proof.predicted_s / by_hand)
     assert proof.realised_s < sum(proof.steps["auto"].totals)
     assert {*proof.steps, *proof.predicted_only} == {"auto", *available_backends()}
     assert proof.best_single in available_backends()
@@ -46,7 +47,42 @@ def test_slow_backends_are_not_waited_for(known, data, monkeypatch):
     monkeypatch.setattr(stepping, "HOPELESS", 1.5)
     proof = stepping.prove("scratch", known, data, BATCH, seconds=0.0)
     assert "loops" in proof.predicted_only
-    assert proof.predicted_only["loops"] > 1.5 * proof.predicted_s
+    assert "loops" not in proof.steps
+    assert proof.predicted_only["loops"] > 0.01
+
+
+def fake_steps(seconds_of):
+    """In place of `time_steps`: each model's steps take what `seconds_of` says."""
+
+    def times(models, x, labels, seconds):
+        assert x.shape == (len(labels), 1, 28, 28)
+        return {name: stepping.StepTimes([seconds_of.get(name, 9.0)]) for name in models}
+
+    return times
+
+
+def test_one_backend_settles_what_it_wins_by_whole_steps(known, monkeypatch):
+    monkeypatch.setattr(stepping, "time_steps", fake_steps({"auto": 1.0, "im2col": 0.9}))
+    choices = stepping.settle("scratch", known, BATCH, 1.0)
+    assert set(choices.values()) == {"im2col"}
+    needed = {key for key in known.entries if not (key.spec.kind == "conv2d" and key.op == "dx")}
+    assert set(choices) == needed
+
+
+@pytest.mark.parametrize("alone_s", [0.995, 1.5])
+def test_the_choices_stay_where_no_backend_wins_by_much(known, monkeypatch, alone_s):
+    monkeypatch.setattr(stepping, "time_steps", fake_steps({"auto": 1.0, "im2col": alone_s}))
+    choices = stepping.settle("scratch", known, BATCH, 1.0)
+    assert choices == {key: known.choose(key).backend for key in choices}
+
+
+def test_settled_until_measured_again(known):
+    assert not stepping.settled("scratch", known, BATCH)
+    choices = stepping.settle("scratch", known, BATCH, 0.0)
+    after = known.merged(kernels.Selection(known.machine, settled=choices))
+    assert stepping.settled("scratch", after, BATCH)
+    assert not stepping.settled("scratch", after, BATCH + 1)
+    assert not stepping.settled("scratch", after.merged(known), BATCH)
 
 
 def test_what_is_not_measured_is_named(data):
@@ -58,8 +94,10 @@ def test_what_is_not_measured_is_named(data):
 def test_timed_steps_are_those_of_training(data):
     """The model has learnt as from the same steps of its own."""
     timed, plain = build_model("scratch", "im2col"), build_model("scratch", "im2col")
-    times = stepping.time_steps({"one": timed}, data, BATCH, seconds=0.0)["one"]
-    steps = stepping.WARM_UP + stepping.LEAST_STEPS
+    times = stepping.time_steps(
+        {"one": timed}, data.train_images[:BATCH], data.train_labels[:BATCH], seconds=0.0
+    )["one"]
+    steps = stepping.WARM_UP + 2 * stepping.LEAST_STEPS  # each timed one follows an untimed one
     assert len(times.totals) == stepping.LEAST_STEPS
     assert set(times.forward) == set(plain.layers)
     optimizer = stepping.SGD(plain.values, plain.slopes, 0.01, 0.9)
