@@ -98,6 +98,7 @@ _BACKENDS = {
         Backend("im2col", "the window matrix, then one matmul", "kernels.im2col", None, EXACT, False),
         Backend("einsum", "strided windows, not copied, then einsum", "kernels.einsum", None, EXACT, False),
         Backend("numba", "the loops compiled and parallel", "kernels.numba_loops", "numba", EXACT, True),
+        Backend("tiled", "register tiles for the machine's vectors", "kernels.tiled", "numba", EXACT, True),
     )
 }
 

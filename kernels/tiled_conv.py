@@ -1,0 +1,274 @@
+"""The `tiled` backend's convolutions: what goes round the register tiles, compiled.
+
+See `tiled_plan` for how the work is cut up, and `tiled_tile` for the tiles. A task is a block of output rows of
+one image and group: it copies what it reads into its thread's workspace, and lays its tiles.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numba
+import numpy as np
+from numba import prange
+
+from kernels.arrays import readonly
+from kernels.jit import Kernel, helper
+from kernels.spec import ConvSpec
+from kernels.threads import active
+from kernels.tiled_plan import Geometry, Plan, gradient_plan, plans
+from kernels.tiled_tile import call_tile, lanes
+from kernels.tiled_work import workspace
+
+_WORTH_A_LAUNCH = 8
+"""Tiles do so many operations in the time of one of the loops that `jit` has in mind."""
+
+
+@helper
+def copy_block(source, unit, first, geometry, phases_down, inputs_across, target, at):
+    """The rows that outputs from row `first` on read, of all channels of one image and group, padded."""
+    g = geometry
+    for c in range(g.channels):
+        plane = (unit * g.channels + c) * g.H * g.W
+        for i in range(len(phases_down)):
+            for j in range(len(inputs_across)):
+                begin, end, col = inputs_across[j, 0], inputs_across[j, 1], inputs_across[j, 2]
+                for q in range(g.copied):
+                    ih = (first + q + g.least) * g.stride_down + phases_down[i]
+                    if 0 <= ih < g.H:
+                        copy_row(target, at, begin, end, g.pitch, source, plane + ih * g.W + col, g.stride_across)
+                    else:
+                        copy_row(target, at, 0, 0, g.pitch, source, 0, 1)
+                    at += g.pitch
+
+
+@helper
+def copy_row(target, at, begin, end, pitch, source, first, step):
+    """target[at + begin : at + end] = every step-th of source from `first` on; zero around it."""
+    at, first, stride = np.uintp(at), np.uintp(first), np.uintp(step)
+    for q in range(np.uintp(begin)):
+        target[at + q] = 0
+    where = at + np.uintp(begin)
+    if step == 1:
+        for q in range(np.uintp(end - begin)):
+            target[where + q] = source[first + q]
+    else:
+        for q in range(np.uintp(end - begin)):
+            target[where + q] = source[first + q * stride]
+    for q in range(np.uintp(end), np.uintp(pitch)):
+        target[at + q] = 0
+
+
+@Kernel
+def along_pixels(source, weights, bias, out, geometry, phases_down, inputs_across, so, vo, tiles, panels,
+                 addresses, work):  # fmt: skip
+    """Correlate with vectors along the pixels; weights (filters, taps) as they are."""
+    g = geometry
+    size = work.itemsize
+    plane = g.out_height * g.out_width
+    direct = g.step_down == 1 and g.step_across == 1
+    for task in prange(len(out) // (g.filters * plane) * g.blocks):
+        unit = task // g.blocks
+        first = min(task % g.blocks * g.block, g.OH - g.block)
+        base = numba.get_thread_id() * g.work
+        copy_block(source, unit, first, g, phases_down, inputs_across, work, base)
+        copy = work.ctypes.data + base * size
+        scratch = base + g.scratch
+        for i in range(len(tiles)):
+            row, col, valid = tiles[i, 0], tiles[i, 1], tiles[i, 2]
+            address = addresses[tiles[i, 3], 0]
+            v = copy + (row * g.pitch + col) * size
+            for p in range(len(panels)):
+                k = unit % g.groups * g.filters + panels[p, 0]
+                s = weights.ctypes.data + k * len(so) * size
+                start = bias.ctypes.data + k * size
+                to = (unit * g.filters + panels[p, 0]) * plane
+                if direct:
+                    to += (first + row) * g.out_width + col
+                    call_tile(address, s, so.ctypes.data, len(so), v, vo.ctypes.data, g.pitch, len(so),
+                              out.ctypes.data + to * size, plane, g.out_width, valid, start)  # fmt: skip
+                else:
+                    down = g.tile_rows
+                    step = down * valid
+                    call_tile(address, s, so.ctypes.data, len(so), v, vo.ctypes.data, g.pitch, len(so),
+                              work.ctypes.data + scratch * size, step, valid, valid, start)  # fmt: skip
+                    for n in range(panels[p, 1]):
+                        for d in range(down):
+                            there = to + n * plane + (g.first_down + (first + row + d) * g.step_down) * g.out_width
+                            there += g.first_across + col * g.step_across
+                            scatter(work, scratch + n * step + d * valid, out, there, g.step_across, valid)
+
+
+@helper
+def scatter(source, begin, target, at, step, count):
+    """target[at + i * step] = source[begin + i]."""
+    begin, at, step = np.uintp(begin), np.uintp(at), np.uintp(step)
+    for i in range(np.uintp(count)):
+        target[at + i * step] = source[begin + i]
+
+
+@Kernel
+def pack(weights, filters, taps, wide, packed):
+    """packed (vectors of filters, taps, wide) = weights (filters, taps), zero where there is no filter."""
+    for vector in prange(len(packed) // (taps * wide)):
+        for t in range(taps):
+            for lane in range(wide):
+                k = vector * wide + lane
+                packed[(vector * taps + t) * wide + lane] = weights[k * taps + t] if k < filters else 0
+
+
+@Kernel
+def along_filters(source, packed, bias, out, geometry, phases_down, inputs_across, so, vo, tiles, panels,
+                  addresses, zeros, wide, work):  # fmt: skip
+    """Correlate with vectors along the filters; weights `packed`, group by group."""
+    g = geometry
+    size = work.itemsize
+    plane = g.out_height * g.out_width
+    of_group = len(packed) // g.groups
+    for task in prange(len(out) // (g.filters * plane) * g.blocks):
+        unit = task // g.blocks
+        first = min(task % g.blocks * g.block, g.OH - g.block)
+        base = numba.get_thread_id() * g.work
+        copy_block(source, unit, first, g, phases_down, inputs_across, work, base)
+        copy = work.ctypes.data + base * size
+        scratch = base + g.scratch
+        for p in range(len(panels)):
+            k, count = panels[p, 0], panels[p, 1]
+            step = (count + wide - 1) // wide * wide
+            v = packed.ctypes.data + (unit % g.groups * of_group + k * len(so)) * size
+            for i in range(len(tiles)):
+                row, col = tiles[i, 0], tiles[i, 1]
+                call_tile(addresses[0, panels[p, 2]], copy + (row * g.pitch + col) * size, so.ctypes.data, g.pitch,
+                          v, vo.ctypes.data, len(so) * wide, len(so), work.ctypes.data + scratch * size, step, wide,
+                          wide, zeros.ctypes.data)  # fmt: skip
+                for lane in range(count):
+                    b = bias[unit % g.groups * g.filters + k + lane]
+                    to = (unit * g.filters + k + lane) * plane + g.first_across + col * g.step_across
+                    for r in range(g.tile_rows):
+                        there = to + (g.first_down + (first + row + r) * g.step_down) * g.out_width
+                        turn(work, scratch + r * g.tile_cols * step + lane, step, b, out, there, g.step_across,
+                             g.tile_cols)  # fmt: skip
+
+
+@helper
+def turn(source, begin, stride, bias, target, at, step, count):
+    """target[at + i * step] = source[begin + i * stride] + bias."""
+    begin, stride, at, step = np.uintp(begin), np.uintp(stride), np.uintp(at), np.uintp(step)
+    for i in range(np.uintp(count)):
+        target[at + i * step] = source[begin + i * stride] + bias
+
+
+@Kernel
+def weight_sums(x, dy, geometry, phases_down, inputs_across, so, vo, pieces, channel_step, row_step, padded, sums,
+                work):  # fmt: skip
+    """sums (threads, groups, channels, taps, padded filters): dw, as far as each thread has come."""
+    g = geometry
+    size = work.itemsize
+    taps = g.tile_rows * g.tile_cols
+    plane = g.OH * g.out_width
+    of_thread = g.groups * g.channels * taps * padded
+    units = len(x) // (g.channels * g.H * g.W)
+    for task in prange(units * g.blocks):
+        unit = task // g.blocks
+        first = task % g.blocks * g.block
+        rows = min(g.block, g.OH - first)
+        base = numba.get_thread_id() * g.work
+        copy_block(x, unit, first * g.step_down, g, phases_down, inputs_across, work, base)
+        copy = work.ctypes.data + base * size
+        turned = base + g.scratch
+        for k in range(g.filters):
+            turn_back(dy, (unit * g.filters + k) * plane + first * g.out_width, work, turned + k, padded,
+                      rows * g.out_width)  # fmt: skip
+        to = numba.get_thread_id() * of_thread + unit % g.groups * g.channels * taps * padded
+        for c in range(0, g.channels, channel_step):
+            for i in range(len(pieces)):
+                if channel_step > 1 and pieces[i, 4] != min(channel_step, g.channels - c):
+                    continue
+                lane = pieces[i, 2]
+                there = to + (c * taps + pieces[i, 0]) * padded + lane
+                call_tile(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, so.ctypes.data, row_step,
+                          work.ctypes.data + (turned + lane) * size, vo.ctypes.data, 0, rows * g.out_width,
+                          sums.ctypes.data + there * size, padded, 0, pieces[i, 3], 0)  # fmt: skip
+
+
+@helper
+def turn_back(source, begin, target, at, step, count):
+    """target[at + i * step] = source[begin + i]."""
+    begin, at, step = np.uintp(begin), np.uintp(at), np.uintp(step)
+    for i in range(np.uintp(count)):
+        target[at + i * step] = source[begin + i]
+
+
+@Kernel
+def gather_sums(sums, of_thread, filters, rest, padded, dw):
+    """dw (groups * filters, rest) = the threads' sums (threads, groups, rest, padded), added up."""
+    for k in prange(len(dw) // rest):
+        first = k // filters * rest * padded + k % filters
+        for i in range(rest):
+            total = sums[first + i * padded]
+            for begin in range(of_thread, len(sums), of_thread):
+                total += sums[begin + first + i * padded]
+            dw[k * rest + i] = total
+
+
+def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
+    """y = x correlated with w, plus b."""
+    bias = _zeros(spec.K, x.dtype) if b is None else b
+    for plan in plans(spec, "forward", x.dtype, active()):
+        _correlate(plan, spec.flops, x, w.reshape(-1), bias, y)
+
+
+def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
+    """dx, phase by phase; pixels that no window reads get zero."""
+    found = plans(spec, "dx", dy.dtype, active())
+    if sum(plan.rows.out * plan.cols.out for plan in found) < spec.H * spec.W:
+        dx.fill(0)
+    filters = spec.K // spec.groups
+    grouped = w.reshape(spec.groups, filters, *w.shape[1:]).transpose(0, 2, 1, 3, 4)
+    for plan in found:
+        weights = grouped[:, :, :, plan.rows.taps][..., plan.cols.taps].reshape(-1)
+        _correlate(plan, spec.flops // len(found), dy, weights, _zeros(spec.C, dy.dtype), dx)
+
+
+def _correlate(
+    plan: Plan, flops: int, source: np.ndarray, weights: np.ndarray, bias: np.ndarray, out: np.ndarray
+) -> None:
+    g = plan.geometry
+    work = workspace("work", active() * g.work, source.dtype)
+    tables = g, plan.phases_down, plan.inputs_across, plan.so, plan.vo, plan.tiles, plan.panels, plan.addresses
+    effort = flops // _WORTH_A_LAUNCH
+    if not plan.across_filters:
+        along_pixels(effort, source.reshape(-1), weights, bias, out.reshape(-1), *tables, work)
+        return
+    wide, taps = lanes(source.dtype), len(plan.so)
+    of_group = -(-g.filters // wide) * wide * taps
+    packed = workspace("packed", g.groups * of_group, source.dtype)
+    for group in range(g.groups):
+        part = weights[group * g.filters * taps : (group + 1) * g.filters * taps]
+        pack(part.size, part, g.filters, taps, wide, packed[group * of_group : (group + 1) * of_group])
+    zeros = _zeros(g.tile_rows * g.tile_cols, source.dtype)
+    along_filters(effort, source.reshape(-1), packed, bias, out.reshape(-1), *tables, zeros, wide, work)
+
+
+def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
+    """dw: each thread sums over its images, then the sums are added."""
+    plan = gradient_plan(spec, x.dtype, active())
+    g = plan.geometry
+    rest = g.channels * spec.R * spec.S
+    of_thread = g.groups * rest * plan.padded_filters
+    sums = workspace("sums", active() * of_thread, x.dtype)
+    sums.fill(0)
+    work = workspace("work", active() * g.work, x.dtype)
+    weight_sums(
+        spec.flops // _WORTH_A_LAUNCH, x.reshape(-1), dy.reshape(-1), g, _FIRST_PHASE, plan.inputs_across,
+        plan.so, plan.vo, plan.pieces, plan.step, plan.row_step, plan.padded_filters, sums, work,
+    )  # fmt: skip
+    gather_sums(dw.size, sums, of_thread, g.filters, rest, plan.padded_filters, dw.reshape(-1))
+
+
+_FIRST_PHASE = readonly(np.zeros(1, np.intp))
+
+
+@lru_cache(maxsize=64)
+def _zeros(count: int, dtype: np.dtype) -> np.ndarray:
+    return readonly(np.zeros(count, dtype))

@@ -1,0 +1,287 @@
+"""Register tiles: the innermost loop of the `tiled` backend, emitted for the machine's vectors.
+
+A tile holds `rows` x `cols` numbers by `down` x `along` vectors of sums in registers, and adds outer products:
+
+    sum[r, c, d, a] += s[so[t] + r * row_step + c] * v[vo[t] + d * down_step + a * lanes : ... + lanes]
+
+for t in range(count). Every number is read once for all vectors and every vector once for all numbers, which
+is what keeps the multipliers busy (K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix
+Multiplication", ACM TOMS 34, 2008); the tables `so` and `vo` let both walk through images instead of packed
+matrices (M. Dukhan, "The Indirect Convolution Algorithm", 2019).
+
+LLVM's vectoriser does not find this shape in plain loops, so that it is emitted here, with one `fma` for each
+vector of sums. Every tile is a function of its own, compiled at first need, cached by Numba, and called by
+address: what calls it need not be compiled again.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+ARGUMENTS = (
+    "s", "so", "row_step", "v", "vo", "down_step", "count",
+    "out", "out_step", "out_down", "valid", "start",
+)  # fmt: skip
+"""Of a tile, all intp. `s`, `so`, `v`, `vo` and `out` are addresses; the tables hold intp, in elements. Sums
+of number i go to out[i * out_step + d * out_down + a * lanes], the first `valid - a * lanes` lanes of each
+vector. `start` is the address of what each number's sums begin at, or 0 to add to what is in `out`."""
+_INT = ir.IntType(64)
+
+
+class Shape(NamedTuple):
+    """Numbers (rows x cols) by vectors (down x along) of a tile."""
+
+    rows: int
+    cols: int
+    down: int
+    along: int
+
+    @property
+    def sums(self) -> int:
+        """Vectors of sums: so many registers."""
+        return self.rows * self.cols * self.down * self.along
+
+
+@lru_cache(maxsize=1)
+def vector_bits() -> int:
+    """The width of the vectors of the CPU that Numba compiles for."""
+    from numba.core.registry import cpu_target
+
+    features = cpu_target.target_context.codegen().magic_tuple()[-1]
+    if "+avx512f" in features:
+        return 512
+    return 256 if "+avx2" in features and "+fma" in features else 128
+
+
+def lanes(dtype: np.dtype) -> int:
+    """Numbers in a vector."""
+    return vector_bits() // (8 * dtype.itemsize)
+
+
+def registers() -> int:
+    """Vector registers that sums may take; some are left for what they are made of."""
+    return 28 if vector_bits() == 512 else 12
+
+
+@lru_cache(maxsize=256)
+def tile(shape: Shape, dtype: np.dtype) -> int:
+    """The address of the compiled tile."""
+    function = FunctionType(_call.__code__, {"emitted": _emitted(shape, dtype)}, _call.__name__)
+    # Numba's cache tells functions apart by their qualified names.
+    function.__qualname__ = f"tile_{'_'.join(map(str, shape))}_{dtype.name}_{vector_bits()}"
+    signature = types.void(*[types.intp] * len(ARGUMENTS))
+    try:
+        compiled = numba.cfunc(signature, cache=True)(function)
+    except RuntimeError:  # nowhere to write a cache
+        compiled = numba.cfunc(signature)(function)
+    _kept.append(compiled)
+    return int(compiled.address)
+
+
+_kept: list[Any] = []
+
+
+def _call(s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid, start):
+    emitted(  # noqa: F821
+        s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid, start
+    )
+
+
+@intrinsic
+def call_tile(typing, address, s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid,
+              start):  # fmt: skip
+    """Call the tile at `address`; for compiled code."""
+    signature = types.void(*[types.intp] * (1 + len(ARGUMENTS)))
+
+    def codegen(context, builder, signature, arguments):
+        function = ir.FunctionType(ir.VoidType(), [_INT] * len(ARGUMENTS))
+        builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _emitted(shape: Shape, dtype: np.dtype) -> Any:
+    """The tile as a function for compiled code."""
+    wide = lanes(dtype)
+    signature = types.void(*[types.intp] * len(ARGUMENTS))
+
+    @intrinsic
+    def emitted(typing, s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid,
+                start):  # fmt: skip
+        def codegen(context, builder, signature, arguments):
+            _Emitter(builder, shape, dtype.itemsize, wide).emit(
+                **dict(zip(ARGUMENTS, arguments, strict=True))
+            )
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return emitted
+
+
+class _Emitter:
+    """Emits one tile into `builder`."""
+
+    def __init__(self, builder: ir.IRBuilder, shape: Shape, itemsize: int, wide: int) -> None:
+        self.builder = builder
+        self.shape = shape
+        self.real = ir.FloatType() if itemsize == 4 else ir.DoubleType()
+        self.itemsize = itemsize
+        self.wide = wide
+        self.vector = ir.VectorType(self.real, wide)
+        self.name = f"v{wide}f{8 * itemsize}"
+
+    def emit(self, *, s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid,
+             start) -> None:  # fmt: skip
+        builder = self.builder
+        s, v, out = (builder.inttoptr(each, self.real.as_pointer()) for each in (s, v, out))
+        so, vo = (builder.inttoptr(each, _INT.as_pointer()) for each in (so, vo))
+        sums = self._beginnings(out, out_step, out_down, valid, start)
+        before = builder.block
+        loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed(">", count, _int(0)), loop, done)
+        builder.position_at_end(loop)
+        t = self._phi(_INT, _int(0), before)
+        running = [self._phi(self.vector, each, before) for each in sums]
+        added = self._add_products(
+            running,
+            builder.gep(s, [builder.load(builder.gep(so, [t]))]),
+            row_step,
+            builder.gep(v, [builder.load(builder.gep(vo, [t]))]),
+            down_step,
+        )
+        following = builder.add(t, _int(1))
+        t.add_incoming(following, loop)
+        for phi, value in zip(running, added, strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
+        builder.position_at_end(done)
+        finished = []
+        for first, last in zip(sums, added, strict=True):
+            phi = self._phi(self.vector, first, before)
+            phi.add_incoming(last, loop)
+            finished.append(phi)
+        self._store(finished, out, out_step, out_down, valid)
+
+    def _add_products(self, sums, s, row_step, v, down_step) -> list[ir.Value]:
+        builder, shape = self.builder, self.shape
+        vectors = [
+            self._load(builder.gep(self._at(v, down_step, d), [_int(a * self.wide)]))
+            for d in range(shape.down)
+            for a in range(shape.along)
+        ]
+        fma = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.{self.name}"
+        )
+        added = []
+        for row in range(shape.rows):
+            for col in range(shape.cols):
+                number = self._spread(builder.load(builder.gep(self._at(s, row_step, row), [_int(col)])))
+                for vector in vectors:
+                    added.append(builder.call(fma, [number, vector, sums[len(added)]]))
+        return added
+
+    def _beginnings(self, out, out_step, out_down, valid, start) -> list[ir.Value]:
+        """What the sums begin at: a number for each row of them, or what is in `out`."""
+        builder = self.builder
+        given, kept, go = (builder.append_basic_block(name) for name in ("given", "kept", "go"))
+        builder.cbranch(builder.icmp_signed("!=", start, _int(0)), given, kept)
+        builder.position_at_end(given)
+        first = builder.inttoptr(start, self.real.as_pointer())
+        numbers_there = self.shape.rows * self.shape.cols
+        vectors = self.shape.down * self.shape.along
+        splats = [self._spread(builder.load(builder.gep(first, [_int(i)]))) for i in range(numbers_there)]
+        builder.branch(go)
+        builder.position_at_end(kept)
+        masked = self._masked("load", [self.vector.as_pointer(), ir.IntType(32), self._mask_type, self.vector])
+        old = []
+        for _, place, mask in self._places(out, out_step, out_down, valid):
+            zero = ir.Constant(self.vector, None)
+            old.append(builder.call(masked, [place, ir.Constant(ir.IntType(32), self.itemsize), mask, zero]))
+        builder.branch(go)
+        builder.position_at_end(go)
+        sums = []
+        for index, value in enumerate(old):
+            phi = self._phi(self.vector, splats[index // vectors], given)
+            phi.add_incoming(value, kept)
+            sums.append(phi)
+        return sums
+
+    def _store(self, sums, out, out_step, out_down, valid) -> None:
+        masked = self._masked("store", [self.vector, self.vector.as_pointer(), ir.IntType(32), self._mask_type])
+        for index, place, mask in self._places(out, out_step, out_down, valid):
+            alignment = ir.Constant(ir.IntType(32), self.itemsize)
+            self.builder.call(masked, [sums[index], place, alignment, mask])
+
+    def _places(self, out, out_step, out_down, valid):
+        """Each vector of sums: its number, its pointer into `out`, and the mask of its valid lanes."""
+        builder, shape = self.builder, self.shape
+        index = 0
+        order = ir.Constant(self._lane_numbers, list(range(self.wide)))
+        for i in range(shape.rows * shape.cols):
+            row = self._at(out, out_step, i)
+            for d in range(shape.down):
+                for a in range(shape.along):
+                    left = builder.sub(valid, _int(a * self.wide))
+                    bound = self._spread(builder.trunc(left, ir.IntType(32)), self._lane_numbers)
+                    mask = builder.icmp_signed("<", order, bound)
+                    place = builder.gep(self._at(row, out_down, d), [_int(a * self.wide)])
+                    yield index, builder.bitcast(place, self.vector.as_pointer()), mask
+                    index += 1
+
+    @property
+    def _mask_type(self) -> ir.Type:
+        return ir.VectorType(ir.IntType(1), self.wide)
+
+    @property
+    def _lane_numbers(self) -> ir.Type:
+        return ir.VectorType(ir.IntType(32), self.wide)
+
+    def _masked(self, what: str, arguments: list[ir.Type]) -> ir.Function:
+        result = self.vector if what == "load" else ir.VoidType()
+        pointer = "p0" if _opaque_pointers() else f"p0{self.name}"
+        return cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(result, arguments),
+            f"llvm.masked.{what}.{self.name}.{pointer}",
+        )
+
+    def _load(self, pointer: ir.Value) -> ir.Value:
+        loaded = self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()))
+        loaded.align = self.itemsize
+        return loaded
+
+    def _spread(self, number: ir.Value, vector: ir.Type | None = None) -> ir.Value:
+        """The number in every lane."""
+        vector = vector or self.vector
+        nothing = ir.Constant(vector, ir.Undefined)
+        one = self.builder.insert_element(nothing, number, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(one, nothing, ir.Constant(self._lane_numbers, None))
+
+    def _at(self, pointer: ir.Value, step: ir.Value, index: int) -> ir.Value:
+        return pointer if index == 0 else self.builder.gep(pointer, [self.builder.mul(step, _int(index))])
+
+    def _phi(self, kind: ir.Type, value: ir.Value, block: ir.Block) -> ir.Value:
+        phi = self.builder.phi(kind)
+        phi.add_incoming(value, block)
+        return phi
+
+
+def _int(value: int) -> ir.Constant:
+    return ir.Constant(_INT, value)
+
+
+def _opaque_pointers() -> bool:
+    import llvmlite
+
+    return tuple(map(int, llvmlite.__version__.split(".")[:2])) >= (0, 44)
