@@ -16,6 +16,7 @@ from kernels.arrays import readonly
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
+from kernels.tiled_copy import copy_chunk, store_every
 from kernels.tiled_plan import Geometry, Plan, gradient_plan, plans
 from kernels.tiled_tile import call_tile, lanes
 from kernels.tiled_work import workspace
@@ -25,86 +26,77 @@ _WORTH_A_LAUNCH = 8
 
 
 @helper
-def copy_block(source, unit, first, geometry, phases_down, inputs_across, target, at):
+def copy_block(source, unit, first, geometry, phases_down, chunks, target, at):
     """The rows that outputs from row `first` on read, of all channels of one image and group, padded."""
-    g = geometry
+    g = geometry[0]
+    size = target.itemsize
+    zero = target.dtype.type(0)
+    to = target.ctypes.data + at * size
+    step, pitch = g.stride_across, g.pitch * size
     for c in range(g.channels):
-        plane = (unit * g.channels + c) * g.H * g.W
+        plane = source.ctypes.data + (unit * g.channels + c) * g.H * g.W * size
         for i in range(len(phases_down)):
-            for j in range(len(inputs_across)):
-                begin, end, col = inputs_across[j, 0], inputs_across[j, 1], inputs_across[j, 2]
+            for j in range(len(chunks)):
                 for q in range(g.copied):
                     ih = (first + q + g.least) * g.stride_down + phases_down[i]
-                    if 0 <= ih < g.H:
-                        copy_row(target, at, begin, end, g.pitch, source, plane + ih * g.W + col, g.stride_across)
-                    else:
-                        copy_row(target, at, 0, 0, g.pitch, source, 0, 1)
-                    at += g.pitch
-
-
-@helper
-def copy_row(target, at, begin, end, pitch, source, first, step):
-    """target[at + begin : at + end] = every step-th of source from `first` on; zero around it."""
-    at, first, stride = np.uintp(at), np.uintp(first), np.uintp(step)
-    for q in range(np.uintp(begin)):
-        target[at + q] = 0
-    where = at + np.uintp(begin)
-    if step == 1:
-        for q in range(np.uintp(end - begin)):
-            target[where + q] = source[first + q]
-    else:
-        for q in range(np.uintp(end - begin)):
-            target[where + q] = source[first + q * stride]
-    for q in range(np.uintp(end), np.uintp(pitch)):
-        target[at + q] = 0
+                    row = plane + ih * g.W * size
+                    inside = 0 <= ih < g.H
+                    for n in range(chunks.shape[1]):
+                        one, two = chunks[j, n, 2], chunks[j, n, 3]
+                        copy_chunk(zero, row + chunks[j, n, 0] * size, to + chunks[j, n, 1] * size,
+                                   one if inside else 0, two if inside else 0, step)  # fmt: skip
+                    to += pitch
 
 
 @Kernel
-def along_pixels(source, weights, bias, out, geometry, phases_down, inputs_across, so, vo, tiles, panels,
+def along_pixels(tasks, source, weights, bias, out, geometry, phases_down, chunks, so, vo, tiles, panels,
                  addresses, work):  # fmt: skip
     """Correlate with vectors along the pixels; weights (filters, taps) as they are."""
-    g = geometry
-    size = work.itemsize
-    plane = g.out_height * g.out_width
-    direct = g.step_down == 1 and g.step_across == 1
-    for task in prange(len(out) // (g.filters * plane) * g.blocks):
-        unit = task // g.blocks
-        first = min(task % g.blocks * g.block, g.OH - g.block)
-        base = numba.get_thread_id() * g.work
-        copy_block(source, unit, first, g, phases_down, inputs_across, work, base)
-        copy = work.ctypes.data + base * size
-        scratch = base + g.scratch
-        for i in range(len(tiles)):
-            row, col, valid = tiles[i, 0], tiles[i, 1], tiles[i, 2]
-            address = addresses[tiles[i, 3], 0]
-            v = copy + (row * g.pitch + col) * size
-            for p in range(len(panels)):
-                k = unit % g.groups * g.filters + panels[p, 0]
-                s = weights.ctypes.data + k * len(so) * size
-                start = bias.ctypes.data + k * size
-                to = (unit * g.filters + panels[p, 0]) * plane
-                if direct:
-                    to += (first + row) * g.out_width + col
-                    call_tile(address, s, so.ctypes.data, len(so), v, vo.ctypes.data, g.pitch, len(so),
-                              out.ctypes.data + to * size, plane, g.out_width, valid, start)  # fmt: skip
-                else:
-                    down = g.tile_rows
-                    step = down * valid
-                    call_tile(address, s, so.ctypes.data, len(so), v, vo.ctypes.data, g.pitch, len(so),
-                              work.ctypes.data + scratch * size, step, valid, valid, start)  # fmt: skip
-                    for n in range(panels[p, 1]):
-                        for d in range(down):
-                            there = to + n * plane + (g.first_down + (first + row + d) * g.step_down) * g.out_width
-                            there += g.first_across + col * g.step_across
-                            scatter(work, scratch + n * step + d * valid, out, there, g.step_across, valid)
+    for task in prange(tasks):
+        lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, chunks, so, vo, tiles,
+                         panels, addresses, work)  # fmt: skip
 
 
 @helper
-def scatter(source, begin, target, at, step, count):
-    """target[at + i * step] = source[begin + i]."""
-    begin, at, step = np.uintp(begin), np.uintp(at), np.uintp(step)
-    for i in range(np.uintp(count)):
-        target[at + i * step] = source[begin + i]
+def lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, chunks, so, vo, tiles, panels,
+                     addresses, work):  # fmt: skip
+    g = geometry[0]
+    size = work.itemsize
+    zero = work.dtype.type(0)
+    plane = g.out_height * g.out_width
+    direct = g.step_down == 1 and g.step_across == 1
+    unit = task // g.blocks
+    first = min(task % g.blocks * g.block, g.OH - g.block)
+    base = numba.get_thread_id() * g.work
+    copy_block(source, unit, first, geometry, phases_down, chunks, work, base)
+    copy = work.ctypes.data + base * size
+    scratch = base + g.scratch
+    for i in range(len(tiles)):
+        row, col, valid = tiles[i, 0], tiles[i, 1], tiles[i, 2]
+        address = addresses[tiles[i, 3], 0]
+        v = copy + (row * g.pitch + col) * size
+        for p in range(len(panels)):
+            k = unit % g.groups * g.filters + panels[p, 0]
+            s = weights.ctypes.data + k * len(so) * size
+            start = bias.ctypes.data + k * size
+            to = (unit * g.filters + panels[p, 0]) * plane
+            if direct:
+                to += (first + row) * g.out_width + col
+                call_tile(address, s, so.ctypes.data, len(so), v, vo.ctypes.data, g.pitch, len(so),
+                          out.ctypes.data + to * size, plane, g.out_width, valid, start)  # fmt: skip
+            else:
+                down = g.tile_rows
+                step = down * valid
+                call_tile(address, s, so.ctypes.data, len(so), v, vo.ctypes.data, g.pitch, len(so),
+                          work.ctypes.data + scratch * size, step, valid, valid, start)  # fmt: skip
+                for n in range(panels[p, 1]):
+                    for d in range(down):
+                        there = (
+                            to + n * plane + (g.first_down + (first + row + d) * g.step_down) * g.out_width
+                        )
+                        there += g.first_across + col * g.step_across
+                        store_every(zero, work.ctypes.data + (scratch + n * step + d * valid) * size,
+                                    out.ctypes.data + there * size, g.step_across, valid)  # fmt: skip
 
 
 @Kernel
@@ -118,85 +110,95 @@ def pack(weights, filters, taps, wide, packed):
 
 
 @Kernel
-def along_filters(source, packed, bias, out, geometry, phases_down, inputs_across, so, vo, tiles, panels,
-                  addresses, zeros, wide, work):  # fmt: skip
+def along_filters(tasks, source, packed, bias, out, geometry, phases_down, chunks, so, vo, tiles, panels,
+                  addresses, wide, work):  # fmt: skip
     """Correlate with vectors along the filters; weights `packed`, group by group."""
-    g = geometry
-    size = work.itemsize
-    plane = g.out_height * g.out_width
-    of_group = len(packed) // g.groups
-    for task in prange(len(out) // (g.filters * plane) * g.blocks):
-        unit = task // g.blocks
-        first = min(task % g.blocks * g.block, g.OH - g.block)
-        base = numba.get_thread_id() * g.work
-        copy_block(source, unit, first, g, phases_down, inputs_across, work, base)
-        copy = work.ctypes.data + base * size
-        scratch = base + g.scratch
-        for p in range(len(panels)):
-            k, count = panels[p, 0], panels[p, 1]
-            step = (count + wide - 1) // wide * wide
-            v = packed.ctypes.data + (unit % g.groups * of_group + k * len(so)) * size
-            for i in range(len(tiles)):
-                row, col = tiles[i, 0], tiles[i, 1]
-                call_tile(addresses[0, panels[p, 2]], copy + (row * g.pitch + col) * size, so.ctypes.data, g.pitch,
-                          v, vo.ctypes.data, len(so) * wide, len(so), work.ctypes.data + scratch * size, step, wide,
-                          wide, zeros.ctypes.data)  # fmt: skip
-                for lane in range(count):
-                    b = bias[unit % g.groups * g.filters + k + lane]
-                    to = (unit * g.filters + k + lane) * plane + g.first_across + col * g.step_across
-                    for r in range(g.tile_rows):
-                        there = to + (g.first_down + (first + row + r) * g.step_down) * g.out_width
-                        turn(work, scratch + r * g.tile_cols * step + lane, step, b, out, there, g.step_across,
-                             g.tile_cols)  # fmt: skip
+    for task in prange(tasks):
+        lay_along_filters(task, source, packed, bias, out, geometry, phases_down, chunks, so, vo, tiles,
+                          panels, addresses, wide, work)  # fmt: skip
 
 
 @helper
-def turn(source, begin, stride, bias, target, at, step, count):
-    """target[at + i * step] = source[begin + i * stride] + bias."""
-    begin, stride, at, step = np.uintp(begin), np.uintp(stride), np.uintp(at), np.uintp(step)
-    for i in range(np.uintp(count)):
-        target[at + i * step] = source[begin + i * stride] + bias
+def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, chunks, so, vo, tiles, panels,
+                      addresses, wide, work):  # fmt: skip
+    g = geometry[0]
+    size = work.itemsize
+    zero = work.dtype.type(0)
+    plane = g.out_height * g.out_width
+    of_group = len(packed) // g.groups
+    unit = task // g.blocks
+    first = min(task % g.blocks * g.block, g.OH - g.block)
+    base = numba.get_thread_id() * g.work
+    copy_block(source, unit, first, geometry, phases_down, chunks, work, base)
+    copy = work.ctypes.data + base * size
+    scratch = base + g.scratch
+    direct = g.step_down == 1 and g.step_across == 1
+    pixels = g.tile_rows * g.tile_cols
+    for p in range(len(panels)):
+        k, count = panels[p, 0], panels[p, 1]
+        address = addresses[0, panels[p, 2]]
+        filters = unit % g.groups * g.filters + k
+        v = packed.ctypes.data + (unit % g.groups * of_group + k * len(so)) * size
+        start = bias.ctypes.data + filters * size
+        for i in range(len(tiles)):
+            row, col = tiles[i, 0], tiles[i, 1]
+            s = copy + (row * g.pitch + col) * size
+            to = (unit * g.filters + k) * plane
+            if direct:
+                to += (first + row) * g.out_width + col
+                call_tile(address, s, so.ctypes.data, g.pitch, v, vo.ctypes.data, len(so) * wide, len(so),
+                          out.ctypes.data + to * size, plane, 0, count, start)  # fmt: skip
+            else:
+                call_tile(address, s, so.ctypes.data, g.pitch, v, vo.ctypes.data, len(so) * wide, len(so),
+                          work.ctypes.data + scratch * size, pixels, 0, count, start)  # fmt: skip
+                for n in range(count):
+                    for r in range(g.tile_rows):
+                        there = (
+                            to + n * plane + (g.first_down + (first + row + r) * g.step_down) * g.out_width
+                        )
+                        there += g.first_across + col * g.step_across
+                        store_every(zero, work.ctypes.data + (scratch + n * pixels + r * g.tile_cols) * size,
+                                    out.ctypes.data + there * size, g.step_across, g.tile_cols)  # fmt: skip
 
 
 @Kernel
-def weight_sums(x, dy, geometry, phases_down, inputs_across, so, vo, pieces, channel_step, row_step, padded, sums,
+def weight_sums(tasks, x, dy, geometry, phases_down, chunks, so, vo, pieces, channel_step, row_step, padded, sums,
                 work):  # fmt: skip
     """sums (threads, groups, channels, taps, padded filters): dw, as far as each thread has come."""
-    g = geometry
-    size = work.itemsize
-    taps = g.tile_rows * g.tile_cols
-    plane = g.OH * g.out_width
-    of_thread = g.groups * g.channels * taps * padded
-    units = len(x) // (g.channels * g.H * g.W)
-    for task in prange(units * g.blocks):
-        unit = task // g.blocks
-        first = task % g.blocks * g.block
-        rows = min(g.block, g.OH - first)
-        base = numba.get_thread_id() * g.work
-        copy_block(x, unit, first * g.step_down, g, phases_down, inputs_across, work, base)
-        copy = work.ctypes.data + base * size
-        turned = base + g.scratch
-        for k in range(g.filters):
-            turn_back(dy, (unit * g.filters + k) * plane + first * g.out_width, work, turned + k, padded,
-                      rows * g.out_width)  # fmt: skip
-        to = numba.get_thread_id() * of_thread + unit % g.groups * g.channels * taps * padded
-        for c in range(0, g.channels, channel_step):
-            for i in range(len(pieces)):
-                if channel_step > 1 and pieces[i, 4] != min(channel_step, g.channels - c):
-                    continue
-                lane = pieces[i, 2]
-                there = to + (c * taps + pieces[i, 0]) * padded + lane
-                call_tile(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, so.ctypes.data, row_step,
-                          work.ctypes.data + (turned + lane) * size, vo.ctypes.data, 0, rows * g.out_width,
-                          sums.ctypes.data + there * size, padded, 0, pieces[i, 3], 0)  # fmt: skip
+    for task in prange(tasks):
+        add_to_sums(task, x, dy, geometry, phases_down, chunks, so, vo, pieces, channel_step, row_step,
+                    padded, sums, work)  # fmt: skip
 
 
 @helper
-def turn_back(source, begin, target, at, step, count):
-    """target[at + i * step] = source[begin + i]."""
-    begin, at, step = np.uintp(begin), np.uintp(at), np.uintp(step)
-    for i in range(np.uintp(count)):
-        target[at + i * step] = source[begin + i]
+def add_to_sums(task, x, dy, geometry, phases_down, chunks, so, vo, pieces, channel_step, row_step, padded,
+                sums, work):  # fmt: skip
+    g = geometry[0]
+    size = work.itemsize
+    zero = work.dtype.type(0)
+    taps = g.tile_rows * g.tile_cols
+    plane = g.OH * g.out_width
+    of_thread = g.groups * g.channels * taps * padded
+    unit = task // g.blocks
+    first = task % g.blocks * g.block
+    rows = min(g.block, g.OH - first)
+    base = numba.get_thread_id() * g.work
+    copy_block(x, unit, first * g.step_down, geometry, phases_down, chunks, work, base)
+    copy = work.ctypes.data + base * size
+    turned = base + g.scratch
+    for k in range(g.filters):
+        store_every(zero, dy.ctypes.data + ((unit * g.filters + k) * plane + first * g.out_width) * size,
+                    work.ctypes.data + (turned + k) * size, padded, rows * g.out_width)  # fmt: skip
+    to = numba.get_thread_id() * of_thread + unit % g.groups * g.channels * taps * padded
+    for c in range(0, g.channels, channel_step):
+        for i in range(len(pieces)):
+            if channel_step > 1 and pieces[i, 4] != min(channel_step, g.channels - c):
+                continue
+            lane = pieces[i, 2]
+            there = to + (c * taps + pieces[i, 0]) * padded + lane
+            call_tile(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, so.ctypes.data, row_step,
+                      work.ctypes.data + (turned + lane) * size, vo.ctypes.data, 0, rows * g.out_width,
+                      sums.ctypes.data + there * size, padded, 0, pieces[i, 3], 0)  # fmt: skip
 
 
 @Kernel
@@ -235,10 +237,20 @@ def _correlate(
 ) -> None:
     g = plan.geometry
     work = workspace("work", active() * g.work, source.dtype)
-    tables = g, plan.phases_down, plan.inputs_across, plan.so, plan.vo, plan.tiles, plan.panels, plan.addresses
+    tables = (
+        plan.record,
+        plan.phases_down,
+        plan.chunks,
+        plan.so,
+        plan.vo,
+        plan.tiles,
+        plan.panels,
+        plan.addresses,
+    )
     effort = flops // _WORTH_A_LAUNCH
+    tasks = len(source) * g.groups * g.blocks
     if not plan.across_filters:
-        along_pixels(effort, source.reshape(-1), weights, bias, out.reshape(-1), *tables, work)
+        along_pixels(effort, tasks, source.reshape(-1), weights, bias, out.reshape(-1), *tables, work)
         return
     wide, taps = lanes(source.dtype), len(plan.so)
     of_group = -(-g.filters // wide) * wide * taps
@@ -246,8 +258,8 @@ def _correlate(
     for group in range(g.groups):
         part = weights[group * g.filters * taps : (group + 1) * g.filters * taps]
         pack(part.size, part, g.filters, taps, wide, packed[group * of_group : (group + 1) * of_group])
-    zeros = _zeros(g.tile_rows * g.tile_cols, source.dtype)
-    along_filters(effort, source.reshape(-1), packed, bias, out.reshape(-1), *tables, zeros, wide, work)
+    bias = _padded(bias, wide)
+    along_filters(effort, tasks, source.reshape(-1), packed, bias, out.reshape(-1), *tables, wide, work)
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
@@ -260,13 +272,20 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     sums.fill(0)
     work = workspace("work", active() * g.work, x.dtype)
     weight_sums(
-        spec.flops // _WORTH_A_LAUNCH, x.reshape(-1), dy.reshape(-1), g, _FIRST_PHASE, plan.inputs_across,
+        spec.flops // _WORTH_A_LAUNCH, spec.N * g.groups * g.blocks, x.reshape(-1), dy.reshape(-1), plan.record, _FIRST_PHASE, plan.chunks,
         plan.so, plan.vo, plan.pieces, plan.step, plan.row_step, plan.padded_filters, sums, work,
     )  # fmt: skip
     gather_sums(dw.size, sums, of_thread, g.filters, rest, plan.padded_filters, dw.reshape(-1))
 
 
 _FIRST_PHASE = readonly(np.zeros(1, np.intp))
+
+
+def _padded(bias: np.ndarray, wide: int) -> np.ndarray:
+    """The bias with zeros behind it: a tile reads whole vectors of it."""
+    padded = np.zeros(len(bias) + 4 * wide, bias.dtype)
+    padded[: len(bias)] = bias
+    return padded
 
 
 @lru_cache(maxsize=64)

@@ -65,20 +65,28 @@ class AxisTaps(NamedTuple):
         """Which of `phases`, and the position in it, output 0 reads at `offset`."""
         return self.phases.index(offset % self.stride), offset // self.stride - self.least
 
-    def inputs(self, positions: int) -> np.ndarray:
-        """Where a phase, cut off after `positions`, holds inputs: intp (phases, 3), begin, end, first input."""
-        begin = max(0, -self.least)
+    def chunks(self, positions: int, wide: int) -> np.ndarray:
+        """How rows of phases, `positions` long, are copied by vectors: intp (phases, vectors, 4).
+
+        Of each vector: where its first input lies in a row of inputs (before the row, in the padding), where it
+        goes to, and the masks of the inputs in it; two for stride 2, since every second number of two vectors
+        is taken.
+        """
         return np.array(
             [
-                (
-                    begin,
-                    max(begin, min(positions, -(-(self.size - phase) // self.stride) - self.least)),
-                    (begin + self.least) * self.stride + phase,
-                )
+                [self._chunk(phase, first, wide) for first in range(0, positions, wide)]
                 for phase in self.phases
             ],
             np.intp,
         )
+
+    def _chunk(self, phase: int, first: int, wide: int) -> tuple[int, int, int, int]:
+        source = (first + self.least) * self.stride + phase
+        bits = sum(1 << i for i in range(wide) if 0 <= source + i * self.stride < self.size)
+        if self.stride != 2:
+            return source, first, bits, 0
+        both = sum(1 << 2 * i for i in range(wide) if bits >> i & 1)
+        return source, first, both & ((1 << wide) - 1), both >> wide
 
 
 def forward_taps(axis: Axis) -> AxisTaps:
@@ -102,7 +110,10 @@ def dx_taps(axis: Axis) -> Iterator[AxisTaps]:
 
 
 class Geometry(NamedTuple):
-    """Where the compiled loops find things; all in elements."""
+    """Where the compiled loops find things; all in elements.
+
+    They take it as a record, which costs them a pointer, where a tuple costs a conversion of each field.
+    """
 
     groups: int
     channels: int
@@ -139,6 +150,11 @@ class Geometry(NamedTuple):
     work: int
     """What a thread needs in all."""
 
+    def record(self) -> np.ndarray:
+        """As a structured array of one element, with these fields."""
+        fields = np.dtype([(name, np.intp) for name in self._fields])
+        return readonly(np.array([tuple(self)], fields))
+
 
 class Plan(NamedTuple):
     """One correlation, as the compiled loops take it."""
@@ -147,8 +163,9 @@ class Plan(NamedTuple):
     cols: AxisTaps
     across_filters: bool
     geometry: Geometry
+    record: np.ndarray
     phases_down: np.ndarray
-    inputs_across: np.ndarray
+    chunks: np.ndarray
     so: np.ndarray
     vo: np.ndarray
     """The tables of a tile."""
@@ -169,9 +186,7 @@ def plans(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> tuple[Plan, 
     return tuple(_plan(rows, cols, spec, op, dtype, threads) for rows, cols in pairs)
 
 
-def _plan(
-    rows: AxisTaps, cols: AxisTaps, spec: ConvSpec, op: Op, dtype: np.dtype, threads: int
-) -> Plan:
+def _plan(rows: AxisTaps, cols: AxisTaps, spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
     target = spec.OH, spec.OW
     if op == "dx":
@@ -211,8 +226,9 @@ def _plan(
         cols,
         across_filters,
         geometry,
+        geometry.record(),
         readonly(np.array(rows.phases, np.intp)),
-        readonly(cols.inputs(pitch)),
+        readonly(cols.chunks(pitch, wide)),
         readonly(so),
         readonly(vo),
         readonly(np.array(tiles, np.intp)),
@@ -265,23 +281,39 @@ def _pixel_tiles(block: int, width: int, filters: int, wide: int) -> tuple[Tiles
 
 
 def _filter_tiles(block: int, width: int, filters: int, wide: int) -> tuple[Tiles, Panels, list[list[Shape]]]:
-    """Tiles with vectors along the filters, numbers over the pixels of some rows."""
-    groups = _split(-(-filters // wide), 4 if registers() > 12 else 2)
-    cols = min(width, 8 if max(groups) < 4 else 7)
-    cols = -(-width // -(-width // cols))
-    rows = max(1, min(block, registers() // (cols * max(groups))))
+    """Tiles with vectors along the filters, numbers over pixels side by side: of one row, or of whole rows."""
+    vectors = -(-filters // wide)
+    most = registers()
+    rows, cols, together = min(
+        (
+            (rows, cols, together)
+            for together in range(1, min(vectors, 4) + 1)
+            for cols in range(1, min(width, wide, most // together) + 1)
+            for rows in range(1, min(block, wide // cols, most // (together * cols)) + 1)
+            if rows == 1 or cols == width
+        ),
+        key=lambda shape: _filter_cost(block, width, vectors, *shape),
+    )
     tiles = [
-        (min(first, block - rows), min(at, width - cols), wide, 0)
+        (min(first, block - rows), min(at, width - cols), 0, 0)
         for first in range(0, block, rows)
         for at in range(0, width, cols)
     ]
+    groups = _split(vectors, together)
     sizes = sorted(set(groups))
     starts = np.cumsum([0, *groups[:-1]]) * wide
     panels = [
         (int(first), min(group * wide, filters - int(first)), sizes.index(group))
         for first, group in zip(starts, groups, strict=True)
     ]
-    return tiles, panels, [[Shape(rows, cols, size, 1) for size in sizes]]
+    return tiles, panels, [[Shape(rows, cols, size, 1, turned=True) for size in sizes]]
+
+
+def _filter_cost(block: int, width: int, vectors: int, rows: int, cols: int, together: int) -> float:
+    """Half cycles that a tap takes: two multiplications or loads in one, vectors of weights from further away."""
+    tiles = -(-block // rows) * -(-width // cols)
+    pixels = rows * cols
+    return tiles * sum(max(pixels * each, 9, pixels + 3 * each) for each in _split(vectors, together))
 
 
 def _split(count: int, most: int) -> list[int]:
@@ -294,7 +326,8 @@ class GradientPlan(NamedTuple):
     """dw of a layer: sums over pixels of x at each tap, times dy turned round so that filters lie side by side."""
 
     geometry: Geometry
-    inputs_across: np.ndarray
+    record: np.ndarray
+    chunks: np.ndarray
     so: np.ndarray
     vo: np.ndarray
     pieces: np.ndarray
@@ -336,7 +369,8 @@ def gradient_plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> GradientPlan
     pieces, step, row_step = _gradient_pieces(spec, dtype, vectors, channels, pitch, plane)
     return GradientPlan(
         geometry,
-        readonly(cols.inputs(pitch)),
+        geometry.record(),
+        readonly(cols.chunks(pitch, wide)),
         readonly(np.array(pixels, np.intp)),
         readonly(np.arange(len(pixels), dtype=np.intp) * padded),
         readonly(np.array(pieces, np.intp)),
@@ -369,7 +403,9 @@ def _gradient_pieces(
             for row, rows in _spans(spec.R, min(height, spec.R)):
                 shape = Shape(rows, cols, 1, count)
                 number = row * dh * pitch + at * dw
-                pieces.append((row * spec.S + at, number, int(vector) * wide, count * wide, 1, tile(shape, dtype)))
+                pieces.append(
+                    (row * spec.S + at, number, int(vector) * wide, count * wide, 1, tile(shape, dtype))
+                )
     return pieces, 1, dh * pitch
 
 

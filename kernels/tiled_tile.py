@@ -33,17 +33,21 @@ ARGUMENTS = (
 )  # fmt: skip
 """Of a tile, all intp. `s`, `so`, `v`, `vo` and `out` are addresses; the tables hold intp, in elements. Sums
 of number i go to out[i * out_step + d * out_down + a * lanes], the first `valid - a * lanes` lanes of each
-vector. `start` is the address of what each number's sums begin at, or 0 to add to what is in `out`."""
+vector. `start` is the address of what each number's sums begin at, or 0 to add to what is in `out`.
+
+A `turned` tile is stored the other way round: number i of lane l goes to out[(d * lanes + l) * out_step + i], for
+the first `valid` of all lanes, and `start` is the address of what each lane's sums begin at."""
 _INT = ir.IntType(64)
 
 
 class Shape(NamedTuple):
-    """Numbers (rows x cols) by vectors (down x along) of a tile."""
+    """Numbers (rows x cols) by vectors (down x along) of a tile, and whether it is turned."""
 
     rows: int
     cols: int
     down: int
     along: int
+    turned: bool = False
 
     @property
     def sums(self) -> int:
@@ -75,9 +79,10 @@ def registers() -> int:
 @lru_cache(maxsize=256)
 def tile(shape: Shape, dtype: np.dtype) -> int:
     """The address of the compiled tile."""
-    function = FunctionType(_call.__code__, {"emitted": _emitted(shape, dtype)}, _call.__name__)
+    names = {"emitted": _emitted(shape, dtype), "__name__": __name__}
+    function = FunctionType(_call.__code__, names, _call.__name__)
     # Numba's cache tells functions apart by their qualified names.
-    function.__qualname__ = f"tile_{'_'.join(map(str, shape))}_{dtype.name}_{vector_bits()}"
+    function.__qualname__ = f"tile_{'_'.join(map(str, map(int, shape)))}_{dtype.name}_{vector_bits()}"
     signature = types.void(*[types.intp] * len(ARGUMENTS))
     try:
         compiled = numba.cfunc(signature, cache=True)(function)
@@ -146,7 +151,10 @@ class _Emitter:
         builder = self.builder
         s, v, out = (builder.inttoptr(each, self.real.as_pointer()) for each in (s, v, out))
         so, vo = (builder.inttoptr(each, _INT.as_pointer()) for each in (so, vo))
-        sums = self._beginnings(out, out_step, out_down, valid, start)
+        if self.shape.turned:
+            sums = self._lane_beginnings(start)
+        else:
+            sums = self._beginnings(out, out_step, out_down, valid, start)
         before = builder.block
         loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
         builder.cbranch(builder.icmp_signed(">", count, _int(0)), loop, done)
@@ -171,7 +179,10 @@ class _Emitter:
             phi = self._phi(self.vector, first, before)
             phi.add_incoming(last, loop)
             finished.append(phi)
-        self._store(finished, out, out_step, out_down, valid)
+        if self.shape.turned:
+            self._store_turned(finished, out, out_step, valid)
+        else:
+            self._store(finished, out, out_step, out_down, valid)
 
     def _add_products(self, sums, s, row_step, v, down_step) -> list[ir.Value]:
         builder, shape = self.builder, self.shape
@@ -203,7 +214,9 @@ class _Emitter:
         splats = [self._spread(builder.load(builder.gep(first, [_int(i)]))) for i in range(numbers_there)]
         builder.branch(go)
         builder.position_at_end(kept)
-        masked = self._masked("load", [self.vector.as_pointer(), ir.IntType(32), self._mask_type, self.vector])
+        masked = self._masked(
+            "load", [self.vector.as_pointer(), ir.IntType(32), self._mask_type, self.vector]
+        )
         old = []
         for _, place, mask in self._places(out, out_step, out_down, valid):
             zero = ir.Constant(self.vector, None)
@@ -218,10 +231,50 @@ class _Emitter:
         return sums
 
     def _store(self, sums, out, out_step, out_down, valid) -> None:
-        masked = self._masked("store", [self.vector, self.vector.as_pointer(), ir.IntType(32), self._mask_type])
+        masked = self._masked(
+            "store", [self.vector, self.vector.as_pointer(), ir.IntType(32), self._mask_type]
+        )
         for index, place, mask in self._places(out, out_step, out_down, valid):
             alignment = ir.Constant(ir.IntType(32), self.itemsize)
             self.builder.call(masked, [sums[index], place, alignment, mask])
+
+    def _lane_beginnings(self, start) -> list[ir.Value]:
+        first = self.builder.inttoptr(start, self.real.as_pointer())
+        vectors = [self._load(self.builder.gep(first, [_int(d * self.wide)])) for d in range(self.shape.down)]
+        return vectors * (self.shape.rows * self.shape.cols)
+
+    def _store_turned(self, sums, out, out_step, valid) -> None:
+        """Transpose lanes by numbers: in stage s, pairs of vectors exchange every other block of s lanes."""
+        builder, wide, down = self.builder, self.wide, self.shape.down
+        masked = self._masked(
+            "store", [self.vector, self.vector.as_pointer(), ir.IntType(32), self._mask_type]
+        )
+        numbers = self.shape.rows * self.shape.cols
+        alignment = ir.Constant(ir.IntType(32), self.itemsize)
+        order = ir.Constant(self._lane_numbers, list(range(wide)))
+        for d in range(down):
+            square = [*sums[d::down], *[ir.Constant(self.vector, ir.Undefined)] * (wide - numbers)]
+            stage = 1
+            while stage < wide:
+                upper = [lane if not lane & stage else wide + lane - stage for lane in range(wide)]
+                lower = [lane + stage if not lane & stage else wide + lane for lane in range(wide)]
+                for i in range(wide):
+                    if not i & stage:
+                        pair = square[i], square[i + stage]
+                        square[i] = builder.shuffle_vector(*pair, ir.Constant(self._lane_numbers, upper))
+                        square[i + stage] = builder.shuffle_vector(
+                            *pair, ir.Constant(self._lane_numbers, lower)
+                        )
+                stage *= 2
+            for lane, row in enumerate(square):
+                index = d * wide + lane
+                there = builder.icmp_signed("<", _int(index), valid)
+                count = builder.select(
+                    there, ir.Constant(ir.IntType(32), numbers), ir.Constant(ir.IntType(32), 0)
+                )
+                mask = builder.icmp_signed("<", order, self._spread(count, self._lane_numbers))
+                place = builder.bitcast(self._at(out, out_step, index), self.vector.as_pointer())
+                builder.call(masked, [row, place, alignment, mask])
 
     def _places(self, out, out_step, out_down, valid):
         """Each vector of sums: its number, its pointer into `out`, and the mask of its valid lanes."""

@@ -1,0 +1,179 @@
+"""Copies of short rows by masked vectors: what plain loops do element by element takes a vector each.
+
+A vector of zeros and inputs is loaded under a mask and stored whole: what it writes beyond the row belongs to
+rows that are copied later, or to the slack behind the last.
+
+Rows are given by their addresses, and the dtype by a `zero` of it: an array as an argument counts a reference at
+each call, which takes longer than a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from kernels.jit import helper
+from kernels.tiled_tile import lanes
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+@helper
+def copy_chunk(zero, source, target, first, second, step):
+    """A vector of every step-th number from `source` on, zero where a bit is zero, to `target`.
+
+    `first` and `second` are masks of the lanes of the one or, for step 2, two vectors that are loaded.
+    """
+    if step == 1:
+        load_lanes(zero, source, target, first, 0, 0)
+    elif step == 2:
+        load_every_second(zero, source, target, first, second, 0)
+    else:
+        load_every(zero, source, target, first, 0, step)
+
+
+@helper
+def store_every(zero, source, target, step, count):
+    """target[i * step] = source[i], for i < count."""
+    wide = lanes_of(zero)
+    size = size_of(zero)
+    for first in range(0, count, wide):
+        spread_lanes(zero, source + first * size, target + first * step * size, step, count - first, 0)
+
+
+def _emits(emit: Any) -> Any:
+    """An intrinsic of a number, for its dtype, and of five integers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit(_Row(builder, np.dtype(signature.args[0].name)), *arguments)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def emitted(typing, number, a, b, c, d, e):
+        return types.void(number, *[types.intp] * 5), codegen
+
+    return emitted
+
+
+def _constant(value: Callable[[np.dtype], int]) -> Any:
+    """An intrinsic of a number, for its dtype, that is constant."""
+
+    @intrinsic
+    def constant(typing, number):
+        known = value(np.dtype(number.name))
+        return types.intp(number), lambda *_: ir.Constant(_I64, known)
+
+    return constant
+
+
+lanes_of = _constant(lanes)
+size_of = _constant(lambda dtype: dtype.itemsize)
+
+
+class _Row:
+    """Emits masked loads, and stores of whole vectors, of one dtype."""
+
+    def __init__(self, builder: ir.IRBuilder, dtype: np.dtype) -> None:
+        self.builder = builder
+        self.size = dtype.itemsize
+        self.wide = lanes(dtype)
+        self.real = ir.FloatType() if self.size == 4 else ir.DoubleType()
+        self.vector = ir.VectorType(self.real, self.wide)
+        self.name = f"v{self.wide}f{8 * self.size}"
+        self.order = ir.Constant(ir.VectorType(_I64, self.wide), list(range(self.wide)))
+
+    def pointer(self, address: ir.Value) -> ir.Value:
+        return self.builder.inttoptr(address, self.vector.as_pointer())
+
+    def spread(self, number: ir.Value) -> ir.Value:
+        """The number in every lane."""
+        vector = ir.VectorType(_I64, self.wide)
+        nothing = ir.Constant(vector, ir.Undefined)
+        one = self.builder.insert_element(nothing, number, ir.Constant(_I32, 0))
+        return self.builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_I32, self.wide), None))
+
+    def below(self, count: ir.Value) -> ir.Value:
+        """The first `count` lanes."""
+        return self.builder.icmp_signed("<", self.order, self.spread(count))
+
+    def mask(self, bits: ir.Value) -> ir.Value:
+        """The lanes whose bits are set."""
+        narrow = self.builder.trunc(bits, ir.IntType(self.wide))
+        return self.builder.bitcast(narrow, ir.VectorType(ir.IntType(1), self.wide))
+
+    def load(self, address: ir.Value, mask: ir.Value) -> ir.Value:
+        kinds = [self.vector.as_pointer(), _I32, ir.VectorType(ir.IntType(1), self.wide), self.vector]
+        function = cgutils.get_or_insert_function(
+            self.builder.module, ir.FunctionType(self.vector, kinds), f"llvm.masked.load.{self.name}.p0"
+        )
+        nothing = ir.Constant(self.vector, None)
+        return self.builder.call(
+            function, [self.pointer(address), ir.Constant(_I32, self.size), mask, nothing]
+        )
+
+    def places(self, address: ir.Value, step: ir.Value) -> ir.Value:
+        """Pointers to every step-th number from the address on."""
+        builder = self.builder
+        offsets = builder.mul(self.order, self.spread(builder.mul(step, ir.Constant(_I64, self.size))))
+        pointers = ir.VectorType(self.real.as_pointer(), self.wide)
+        return builder.inttoptr(builder.add(self.spread(address), offsets), pointers)
+
+    def gather(self, address: ir.Value, step: ir.Value, mask: ir.Value) -> ir.Value:
+        """Every step-th number, in the lanes of the mask; zero in the others."""
+        places = self.places(address, step)
+        kinds = [places.type, _I32, mask.type, self.vector]
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.vector, kinds),
+            f"llvm.masked.gather.{self.name}.v{self.wide}p0",
+        )
+        nothing = ir.Constant(self.vector, None)
+        return self.builder.call(function, [places, ir.Constant(_I32, self.size), mask, nothing])
+
+    def scatter(self, value: ir.Value, address: ir.Value, step: ir.Value, mask: ir.Value) -> None:
+        """Store every step-th number, those in the lanes of the mask."""
+        places = self.places(address, step)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(ir.VoidType(), [self.vector, places.type, _I32, mask.type]),
+            f"llvm.masked.scatter.{self.name}.v{self.wide}p0",
+        )
+        self.builder.call(function, [value, places, ir.Constant(_I32, self.size), mask])
+
+    def store(self, value: ir.Value, address: ir.Value) -> None:
+        self.builder.store(value, self.pointer(address)).align = self.size
+
+
+@_emits
+def load_lanes(row, zero, source, target, bits, _, __):
+    """target[i] = source[i] in the lanes of the mask, and zero in the others."""
+    row.store(row.load(source, row.mask(bits)), target)
+
+
+@_emits
+def load_every_second(row, zero, source, target, first, second, _):
+    """target[i] = source[2 * i], where both halves of the source have their mask; zero in the other lanes."""
+    builder, wide = row.builder, row.wide
+    further = builder.add(source, ir.Constant(_I64, wide * row.size))
+    even = ir.Constant(ir.VectorType(_I32, wide), [2 * i for i in range(wide)])
+    halves = row.load(source, row.mask(first)), row.load(further, row.mask(second))
+    row.store(builder.shuffle_vector(*halves, even), target)
+
+
+@_emits
+def load_every(row, zero, source, target, bits, _, step):
+    """target[i] = source[step * i] in the lanes of the mask, and zero in the others."""
+    row.store(row.gather(source, step, row.mask(bits)), target)
+
+
+@_emits
+def spread_lanes(row, zero, source, target, step, count, _):
+    """target[step * i] = source[i] in the first `count` lanes."""
+    mask = row.below(count)
+    row.scatter(row.load(source, mask), target, step, mask)
