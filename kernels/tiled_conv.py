@@ -49,16 +49,16 @@ def copy_block(source, unit, first, geometry, phases_down, chunks, target, at):
 
 
 @Kernel
-def along_pixels(tasks, source, weights, bias, out, geometry, phases_down, chunks, so, vo, tiles, panels,
+def along_pixels(tasks, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
                  addresses, work):  # fmt: skip
     """Correlate with vectors along the pixels; weights (filters, taps) as they are."""
     for task in prange(tasks):
-        lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, chunks, so, vo, tiles,
+        lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles,
                          panels, addresses, work)  # fmt: skip
 
 
 @helper
-def lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, chunks, so, vo, tiles, panels,
+def lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
                      addresses, work):  # fmt: skip
     g = geometry[0]
     size = work.itemsize
@@ -77,17 +77,17 @@ def lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, ch
         v = copy + (row * g.pitch + col) * size
         for p in range(len(panels)):
             k = unit % g.groups * g.filters + panels[p, 0]
-            s = weights.ctypes.data + k * len(so) * size
+            s = weights.ctypes.data + k * len(table) * size
             start = bias.ctypes.data + k * size
             to = (unit * g.filters + panels[p, 0]) * plane
             if direct:
                 to += (first + row) * g.out_width + col
-                call_tile(address, s, so.ctypes.data, len(so), v, vo.ctypes.data, g.pitch, len(so),
+                call_tile(address, s, len(table), v, g.pitch, table.ctypes.data, 1, len(table),
                           out.ctypes.data + to * size, plane, g.out_width, valid, start)  # fmt: skip
             else:
                 down = g.tile_rows
                 step = down * valid
-                call_tile(address, s, so.ctypes.data, len(so), v, vo.ctypes.data, g.pitch, len(so),
+                call_tile(address, s, len(table), v, g.pitch, table.ctypes.data, 1, len(table),
                           work.ctypes.data + scratch * size, step, valid, valid, start)  # fmt: skip
                 for n in range(panels[p, 1]):
                     for d in range(down):
@@ -100,26 +100,28 @@ def lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, ch
 
 
 @Kernel
-def pack(weights, filters, taps, wide, packed):
-    """packed (vectors of filters, taps, wide) = weights (filters, taps), zero where there is no filter."""
-    for vector in prange(len(packed) // (taps * wide)):
+def pack(weights, filters, taps, wide, panels, packed):
+    """packed = for each panel (taps, filters of it), from weights (filters, taps); zero beyond the filters."""
+    for p in prange(len(panels)):
+        first = panels[p, 0]
+        lanes_here = (panels[p, 1] + wide - 1) // wide * wide
         for t in range(taps):
-            for lane in range(wide):
-                k = vector * wide + lane
-                packed[(vector * taps + t) * wide + lane] = weights[k * taps + t] if k < filters else 0
+            for lane in range(lanes_here):
+                k = first + lane
+                packed[first * taps + t * lanes_here + lane] = weights[k * taps + t] if k < filters else 0
 
 
 @Kernel
-def along_filters(tasks, source, packed, bias, out, geometry, phases_down, chunks, so, vo, tiles, panels,
+def along_filters(tasks, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
                   addresses, wide, work):  # fmt: skip
     """Correlate with vectors along the filters; weights `packed`, group by group."""
     for task in prange(tasks):
-        lay_along_filters(task, source, packed, bias, out, geometry, phases_down, chunks, so, vo, tiles,
+        lay_along_filters(task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles,
                           panels, addresses, wide, work)  # fmt: skip
 
 
 @helper
-def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, chunks, so, vo, tiles, panels,
+def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
                       addresses, wide, work):  # fmt: skip
     g = geometry[0]
     size = work.itemsize
@@ -137,8 +139,9 @@ def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, ch
     for p in range(len(panels)):
         k, count = panels[p, 0], panels[p, 1]
         address = addresses[0, panels[p, 2]]
+        wide_panel = (count + wide - 1) // wide * wide
         filters = unit % g.groups * g.filters + k
-        v = packed.ctypes.data + (unit % g.groups * of_group + k * len(so)) * size
+        v = packed.ctypes.data + (unit % g.groups * of_group + k * len(table)) * size
         start = bias.ctypes.data + filters * size
         for i in range(len(tiles)):
             row, col = tiles[i, 0], tiles[i, 1]
@@ -146,10 +149,10 @@ def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, ch
             to = (unit * g.filters + k) * plane
             if direct:
                 to += (first + row) * g.out_width + col
-                call_tile(address, s, so.ctypes.data, g.pitch, v, vo.ctypes.data, len(so) * wide, len(so),
+                call_tile(address, s, g.pitch, v, 0, table.ctypes.data, wide_panel, len(table),
                           out.ctypes.data + to * size, plane, 0, count, start)  # fmt: skip
             else:
-                call_tile(address, s, so.ctypes.data, g.pitch, v, vo.ctypes.data, len(so) * wide, len(so),
+                call_tile(address, s, g.pitch, v, 0, table.ctypes.data, wide_panel, len(table),
                           work.ctypes.data + scratch * size, pixels, 0, count, start)  # fmt: skip
                 for n in range(count):
                     for r in range(g.tile_rows):
@@ -162,16 +165,16 @@ def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, ch
 
 
 @Kernel
-def weight_sums(tasks, x, dy, geometry, phases_down, chunks, so, vo, pieces, channel_step, row_step, padded, sums,
+def weight_sums(tasks, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step, padded, sums,
                 work):  # fmt: skip
     """sums (threads, groups, channels, taps, padded filters): dw, as far as each thread has come."""
     for task in prange(tasks):
-        add_to_sums(task, x, dy, geometry, phases_down, chunks, so, vo, pieces, channel_step, row_step,
+        add_to_sums(task, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step,
                     padded, sums, work)  # fmt: skip
 
 
 @helper
-def add_to_sums(task, x, dy, geometry, phases_down, chunks, so, vo, pieces, channel_step, row_step, padded,
+def add_to_sums(task, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step, padded,
                 sums, work):  # fmt: skip
     g = geometry[0]
     size = work.itemsize
@@ -196,8 +199,8 @@ def add_to_sums(task, x, dy, geometry, phases_down, chunks, so, vo, pieces, chan
                 continue
             lane = pieces[i, 2]
             there = to + (c * taps + pieces[i, 0]) * padded + lane
-            call_tile(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, so.ctypes.data, row_step,
-                      work.ctypes.data + (turned + lane) * size, vo.ctypes.data, 0, rows * g.out_width,
+            call_tile(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, row_step,
+                      work.ctypes.data + (turned + lane) * size, 0, table.ctypes.data, padded, rows * g.out_width,
                       sums.ctypes.data + there * size, padded, 0, pieces[i, 3], 0)  # fmt: skip
 
 
@@ -241,8 +244,7 @@ def _correlate(
         plan.record,
         plan.phases_down,
         plan.chunks,
-        plan.so,
-        plan.vo,
+        plan.table,
         plan.tiles,
         plan.panels,
         plan.addresses,
@@ -252,12 +254,20 @@ def _correlate(
     if not plan.across_filters:
         along_pixels(effort, tasks, source.reshape(-1), weights, bias, out.reshape(-1), *tables, work)
         return
-    wide, taps = lanes(source.dtype), len(plan.so)
+    wide, taps = lanes(source.dtype), len(plan.table)
     of_group = -(-g.filters // wide) * wide * taps
     packed = workspace("packed", g.groups * of_group, source.dtype)
     for group in range(g.groups):
         part = weights[group * g.filters * taps : (group + 1) * g.filters * taps]
-        pack(part.size, part, g.filters, taps, wide, packed[group * of_group : (group + 1) * of_group])
+        pack(
+            part.size,
+            part,
+            g.filters,
+            taps,
+            wide,
+            plan.panels,
+            packed[group * of_group : (group + 1) * of_group],
+        )
     bias = _padded(bias, wide)
     along_filters(effort, tasks, source.reshape(-1), packed, bias, out.reshape(-1), *tables, wide, work)
 
@@ -273,7 +283,7 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     work = workspace("work", active() * g.work, x.dtype)
     weight_sums(
         spec.flops // _WORTH_A_LAUNCH, spec.N * g.groups * g.blocks, x.reshape(-1), dy.reshape(-1), plan.record, _FIRST_PHASE, plan.chunks,
-        plan.so, plan.vo, plan.pieces, plan.step, plan.row_step, plan.padded_filters, sums, work,
+        plan.table, plan.pieces, plan.step, plan.row_step, plan.padded_filters, sums, work,
     )  # fmt: skip
     gather_sums(dw.size, sums, of_thread, g.filters, rest, plan.padded_filters, dw.reshape(-1))
 

@@ -166,9 +166,8 @@ class Plan(NamedTuple):
     record: np.ndarray
     phases_down: np.ndarray
     chunks: np.ndarray
-    so: np.ndarray
-    vo: np.ndarray
-    """The tables of a tile."""
+    table: np.ndarray
+    """Where the taps of output 0 lie in the copy: intp (channels * taps,)."""
     tiles: np.ndarray
     """intp, one row a tile of a block: its first output row and column, valid lanes, a row of `addresses`."""
     panels: np.ndarray
@@ -210,8 +209,6 @@ def _plan(rows: AxisTaps, cols: AxisTaps, spec: ConvSpec, op: Op, dtype: np.dtyp
     across_filters = _across_filters(cols.out, filters, wide)
     lay = _filter_tiles if across_filters else _pixel_tiles
     tiles, panels, shapes = lay(block, cols.out, filters, wide)
-    linear = np.arange(len(sources), dtype=np.intp)
-    so, vo = (sources, linear * wide) if across_filters else (linear, sources)
     copy = channels * phases * plane + SLACK
     geometry = Geometry(
         spec.groups, channels, filters, rows.size, cols.size, rows.stride, cols.stride, rows.least,
@@ -229,8 +226,7 @@ def _plan(rows: AxisTaps, cols: AxisTaps, spec: ConvSpec, op: Op, dtype: np.dtyp
         geometry.record(),
         readonly(np.array(rows.phases, np.intp)),
         readonly(cols.chunks(pitch, wide)),
-        readonly(so),
-        readonly(vo),
+        readonly(sources),
         readonly(np.array(tiles, np.intp)),
         readonly(np.array(panels, np.intp)),
         readonly(np.array([[tile(shape, dtype) for shape in row] for row in shapes], np.intp)),
@@ -306,7 +302,7 @@ def _filter_tiles(block: int, width: int, filters: int, wide: int) -> tuple[Tile
         (int(first), min(group * wide, filters - int(first)), sizes.index(group))
         for first, group in zip(starts, groups, strict=True)
     ]
-    return tiles, panels, [[Shape(rows, cols, size, 1, turned=True) for size in sizes]]
+    return tiles, panels, [[Shape(rows, cols, 1, size, by_vectors=False, turned=True) for size in sizes]]
 
 
 def _filter_cost(block: int, width: int, vectors: int, rows: int, cols: int, together: int) -> float:
@@ -328,8 +324,8 @@ class GradientPlan(NamedTuple):
     geometry: Geometry
     record: np.ndarray
     chunks: np.ndarray
-    so: np.ndarray
-    vo: np.ndarray
+    table: np.ndarray
+    """Where the pixels' first taps lie in the copy: intp (pixels,)."""
     pieces: np.ndarray
     """intp, one row a tile of a channel, or of several: its first tap, first number in the copy, first
     filter, how many of them, channels, and its address."""
@@ -372,7 +368,6 @@ def gradient_plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> GradientPlan
         geometry.record(),
         readonly(cols.chunks(pitch, wide)),
         readonly(np.array(pixels, np.intp)),
-        readonly(np.arange(len(pixels), dtype=np.intp) * padded),
         readonly(np.array(pieces, np.intp)),
         step,
         row_step,
@@ -393,7 +388,7 @@ def _gradient_pieces(
         step = min(channels, 8 if most > 12 else 4)
         for count, vector in zip(together, first_vectors, strict=True):
             for channel_count in {step, channels % step} - {0}:
-                shape = Shape(channel_count, 1, 1, count)
+                shape = Shape(channel_count, 1, 1, count, by_vectors=False)
                 pieces.append((0, 0, int(vector) * wide, count * wide, channel_count, tile(shape, dtype)))
         return pieces, step, plane
     width = spec.S if dw == 1 else 1
@@ -401,7 +396,7 @@ def _gradient_pieces(
         for at, cols in _spans(spec.S, min(width, max(1, most // count))):
             height = max(1, most // (count * cols)) if cols == spec.S else 1
             for row, rows in _spans(spec.R, min(height, spec.R)):
-                shape = Shape(rows, cols, 1, count)
+                shape = Shape(rows, cols, 1, count, by_vectors=False)
                 number = row * dh * pitch + at * dw
                 pieces.append(
                     (row * spec.S + at, number, int(vector) * wide, count * wide, 1, tile(shape, dtype))

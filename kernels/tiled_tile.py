@@ -2,12 +2,13 @@
 
 A tile holds `rows` x `cols` numbers by `down` x `along` vectors of sums in registers, and adds outer products:
 
-    sum[r, c, d, a] += s[so[t] + r * row_step + c] * v[vo[t] + d * down_step + a * lanes : ... + lanes]
+    sum[r, c, d, a] += s[at + r * row_step + c] * v[there + d * down_step + a * lanes : ... + lanes]
 
 for t in range(count). Every number is read once for all vectors and every vector once for all numbers, which
 is what keeps the multipliers busy (K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix
-Multiplication", ACM TOMS 34, 2008); the tables `so` and `vo` let both walk through images instead of packed
-matrices (M. Dukhan, "The Indirect Convolution Algorithm", 2019).
+Multiplication", ACM TOMS 34, 2008). Weights lie in order: there, `at` or `there` is t * step. Images do not:
+their places are in a table, which saves copying them into matrices (M. Dukhan, "The Indirect Convolution
+Algorithm", 2019).
 
 LLVM's vectoriser does not find this shape in plain loops, so that it is emitted here, with one `fma` for each
 vector of sums. Every tile is a function of its own, compiled at first need, cached by Numba, and called by
@@ -28,14 +29,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 ARGUMENTS = (
-    "s", "so", "row_step", "v", "vo", "down_step", "count",
+    "s", "row_step", "v", "down_step", "table", "step", "count",
     "out", "out_step", "out_down", "valid", "start",
 )  # fmt: skip
-"""Of a tile, all intp. `s`, `so`, `v`, `vo` and `out` are addresses; the tables hold intp, in elements. Sums
-of number i go to out[i * out_step + d * out_down + a * lanes], the first `valid - a * lanes` lanes of each
+"""Of a tile, all intp. `s`, `v`, `table` and `out` are addresses; the table holds intp, in elements. Sums i go to out[i * out_step + d * out_down + a * lanes], the first `valid - a * lanes` lanes of each
 vector. `start` is the address of what each number's sums begin at, or 0 to add to what is in `out`.
 
-A `turned` tile is stored the other way round: number i of lane l goes to out[(d * lanes + l) * out_step + i], for
+A `turned` tile is stored the other way round: number i of lane l goes to out[(a * lanes + l) * out_step + i], for
 the first `valid` of all lanes, and `start` is the address of what each lane's sums begin at."""
 _INT = ir.IntType(64)
 
@@ -47,6 +47,8 @@ class Shape(NamedTuple):
     cols: int
     down: int
     along: int
+    by_vectors: bool = True
+    """Whether the table is for the vectors, and the step for the numbers; else the other way round."""
     turned: bool = False
 
     @property
@@ -95,14 +97,14 @@ def tile(shape: Shape, dtype: np.dtype) -> int:
 _kept: list[Any] = []
 
 
-def _call(s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid, start):
+def _call(s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid, start):
     emitted(  # noqa: F821
-        s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid, start
+        s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid, start
     )
 
 
 @intrinsic
-def call_tile(typing, address, s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid,
+def call_tile(typing, address, s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid,
               start):  # fmt: skip
     """Call the tile at `address`; for compiled code."""
     signature = types.void(*[types.intp] * (1 + len(ARGUMENTS)))
@@ -121,7 +123,7 @@ def _emitted(shape: Shape, dtype: np.dtype) -> Any:
     signature = types.void(*[types.intp] * len(ARGUMENTS))
 
     @intrinsic
-    def emitted(typing, s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid,
+    def emitted(typing, s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid,
                 start):  # fmt: skip
         def codegen(context, builder, signature, arguments):
             _Emitter(builder, shape, dtype.itemsize, wide).emit(
@@ -146,11 +148,11 @@ class _Emitter:
         self.vector = ir.VectorType(self.real, wide)
         self.name = f"v{wide}f{8 * itemsize}"
 
-    def emit(self, *, s, so, row_step, v, vo, down_step, count, out, out_step, out_down, valid,
+    def emit(self, *, s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid,
              start) -> None:  # fmt: skip
         builder = self.builder
         s, v, out = (builder.inttoptr(each, self.real.as_pointer()) for each in (s, v, out))
-        so, vo = (builder.inttoptr(each, _INT.as_pointer()) for each in (so, vo))
+        table = builder.inttoptr(table, _INT.as_pointer())
         if self.shape.turned:
             sums = self._lane_beginnings(start)
         else:
@@ -161,12 +163,10 @@ class _Emitter:
         builder.position_at_end(loop)
         t = self._phi(_INT, _int(0), before)
         running = [self._phi(self.vector, each, before) for each in sums]
+        listed, regular = builder.load(builder.gep(table, [t])), builder.mul(t, step)
+        at, there = (regular, listed) if self.shape.by_vectors else (listed, regular)
         added = self._add_products(
-            running,
-            builder.gep(s, [builder.load(builder.gep(so, [t]))]),
-            row_step,
-            builder.gep(v, [builder.load(builder.gep(vo, [t]))]),
-            down_step,
+            running, builder.gep(s, [at]), row_step, builder.gep(v, [there]), down_step
         )
         following = builder.add(t, _int(1))
         t.add_incoming(following, loop)
@@ -240,20 +240,22 @@ class _Emitter:
 
     def _lane_beginnings(self, start) -> list[ir.Value]:
         first = self.builder.inttoptr(start, self.real.as_pointer())
-        vectors = [self._load(self.builder.gep(first, [_int(d * self.wide)])) for d in range(self.shape.down)]
+        vectors = [
+            self._load(self.builder.gep(first, [_int(a * self.wide)])) for a in range(self.shape.along)
+        ]
         return vectors * (self.shape.rows * self.shape.cols)
 
     def _store_turned(self, sums, out, out_step, valid) -> None:
         """Transpose lanes by numbers: in stage s, pairs of vectors exchange every other block of s lanes."""
-        builder, wide, down = self.builder, self.wide, self.shape.down
+        builder, wide, along = self.builder, self.wide, self.shape.along
         masked = self._masked(
             "store", [self.vector, self.vector.as_pointer(), ir.IntType(32), self._mask_type]
         )
         numbers = self.shape.rows * self.shape.cols
         alignment = ir.Constant(ir.IntType(32), self.itemsize)
         order = ir.Constant(self._lane_numbers, list(range(wide)))
-        for d in range(down):
-            square = [*sums[d::down], *[ir.Constant(self.vector, ir.Undefined)] * (wide - numbers)]
+        for a in range(along):
+            square = [*sums[a::along], *[ir.Constant(self.vector, ir.Undefined)] * (wide - numbers)]
             stage = 1
             while stage < wide:
                 upper = [lane if not lane & stage else wide + lane - stage for lane in range(wide)]
@@ -267,7 +269,7 @@ class _Emitter:
                         )
                 stage *= 2
             for lane, row in enumerate(square):
-                index = d * wide + lane
+                index = a * wide + lane
                 there = builder.icmp_signed("<", _int(index), valid)
                 count = builder.select(
                     there, ir.Constant(ir.IntType(32), numbers), ir.Constant(ir.IntType(32), 0)
