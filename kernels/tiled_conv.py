@@ -1,14 +1,13 @@
 """The `tiled` backend's convolutions: what goes round the register tiles, compiled.
 
-See `tiled_plan` for how the work is cut up, and `tiled_tile` for the tiles. A task is a block of output rows of
-one image and group: it copies what it reads into its thread's workspace, and lays its tiles.
+See `tiled_plan` for how the work is cut up, and `tiled_tile` for the tiles. A task is a block of output rows
+of one image and group: it copies what it reads into its worker's part of the workspace, and lays its tiles.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numba import prange
 
@@ -17,7 +16,7 @@ from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_copy import copy_chunk, store_every
-from kernels.tiled_plan import Geometry, Plan, gradient_plan, plans
+from kernels.tiled_plan import Plan, gradient_plan, plans
 from kernels.tiled_tile import call_tile, lanes
 from kernels.tiled_work import workspace
 
@@ -49,16 +48,17 @@ def copy_block(source, unit, first, geometry, phases_down, chunks, target, at):
 
 
 @Kernel
-def along_pixels(tasks, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+def along_pixels(workers, tasks, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
                  addresses, work):  # fmt: skip
     """Correlate with vectors along the pixels; weights (filters, taps) as they are."""
-    for task in prange(tasks):
-        lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles,
+    for worker in prange(workers):
+        for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
+            lay_along_pixels(worker, task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles,
                          panels, addresses, work)  # fmt: skip
 
 
 @helper
-def lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+def lay_along_pixels(worker, task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
                      addresses, work):  # fmt: skip
     g = geometry[0]
     size = work.itemsize
@@ -67,7 +67,7 @@ def lay_along_pixels(task, source, weights, bias, out, geometry, phases_down, ch
     direct = g.step_down == 1 and g.step_across == 1
     unit = task // g.blocks
     first = min(task % g.blocks * g.block, g.OH - g.block)
-    base = numba.get_thread_id() * g.work
+    base = worker * g.work
     copy_block(source, unit, first, geometry, phases_down, chunks, work, base)
     copy = work.ctypes.data + base * size
     scratch = base + g.scratch
@@ -112,16 +112,17 @@ def pack(weights, filters, taps, wide, panels, packed):
 
 
 @Kernel
-def along_filters(tasks, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+def along_filters(workers, tasks, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
                   addresses, wide, work):  # fmt: skip
     """Correlate with vectors along the filters; weights `packed`, group by group."""
-    for task in prange(tasks):
-        lay_along_filters(task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles,
+    for worker in prange(workers):
+        for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
+            lay_along_filters(worker, task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles,
                           panels, addresses, wide, work)  # fmt: skip
 
 
 @helper
-def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+def lay_along_filters(worker, task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
                       addresses, wide, work):  # fmt: skip
     g = geometry[0]
     size = work.itemsize
@@ -130,7 +131,7 @@ def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, ch
     of_group = len(packed) // g.groups
     unit = task // g.blocks
     first = min(task % g.blocks * g.block, g.OH - g.block)
-    base = numba.get_thread_id() * g.work
+    base = worker * g.work
     copy_block(source, unit, first, geometry, phases_down, chunks, work, base)
     copy = work.ctypes.data + base * size
     scratch = base + g.scratch
@@ -165,16 +166,17 @@ def lay_along_filters(task, source, packed, bias, out, geometry, phases_down, ch
 
 
 @Kernel
-def weight_sums(tasks, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step, padded, sums,
+def weight_sums(workers, tasks, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step, padded, sums,
                 work):  # fmt: skip
     """sums (threads, groups, channels, taps, padded filters): dw, as far as each thread has come."""
-    for task in prange(tasks):
-        add_to_sums(task, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step,
+    for worker in prange(workers):
+        for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
+            add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step,
                     padded, sums, work)  # fmt: skip
 
 
 @helper
-def add_to_sums(task, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step, padded,
+def add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step, padded,
                 sums, work):  # fmt: skip
     g = geometry[0]
     size = work.itemsize
@@ -185,14 +187,14 @@ def add_to_sums(task, x, dy, geometry, phases_down, chunks, table, pieces, chann
     unit = task // g.blocks
     first = task % g.blocks * g.block
     rows = min(g.block, g.OH - first)
-    base = numba.get_thread_id() * g.work
+    base = worker * g.work
     copy_block(x, unit, first * g.step_down, geometry, phases_down, chunks, work, base)
     copy = work.ctypes.data + base * size
     turned = base + g.scratch
     for k in range(g.filters):
         store_every(zero, dy.ctypes.data + ((unit * g.filters + k) * plane + first * g.out_width) * size,
                     work.ctypes.data + (turned + k) * size, padded, rows * g.out_width)  # fmt: skip
-    to = numba.get_thread_id() * of_thread + unit % g.groups * g.channels * taps * padded
+    to = worker * of_thread + unit % g.groups * g.channels * taps * padded
     for c in range(0, g.channels, channel_step):
         for i in range(len(pieces)):
             if channel_step > 1 and pieces[i, 4] != min(channel_step, g.channels - c):
@@ -239,7 +241,6 @@ def _correlate(
     plan: Plan, flops: int, source: np.ndarray, weights: np.ndarray, bias: np.ndarray, out: np.ndarray
 ) -> None:
     g = plan.geometry
-    work = workspace("work", active() * g.work, source.dtype)
     tables = (
         plan.record,
         plan.phases_down,
@@ -251,8 +252,12 @@ def _correlate(
     )
     effort = flops // _WORTH_A_LAUNCH
     tasks = len(source) * g.groups * g.blocks
+    workers = active()
+    work = workspace("work", workers * g.work, source.dtype)
     if not plan.across_filters:
-        along_pixels(effort, tasks, source.reshape(-1), weights, bias, out.reshape(-1), *tables, work)
+        along_pixels(
+            effort, workers, tasks, source.reshape(-1), weights, bias, out.reshape(-1), *tables, work
+        )
         return
     wide, taps = lanes(source.dtype), len(plan.table)
     of_group = -(-g.filters // wide) * wide * taps
@@ -269,7 +274,9 @@ def _correlate(
             packed[group * of_group : (group + 1) * of_group],
         )
     bias = _padded(bias, wide)
-    along_filters(effort, tasks, source.reshape(-1), packed, bias, out.reshape(-1), *tables, wide, work)
+    along_filters(
+        effort, workers, tasks, source.reshape(-1), packed, bias, out.reshape(-1), *tables, wide, work
+    )
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
@@ -282,7 +289,7 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     sums.fill(0)
     work = workspace("work", active() * g.work, x.dtype)
     weight_sums(
-        spec.flops // _WORTH_A_LAUNCH, spec.N * g.groups * g.blocks, x.reshape(-1), dy.reshape(-1), plan.record, _FIRST_PHASE, plan.chunks,
+        spec.flops // _WORTH_A_LAUNCH, active(), spec.N * g.groups * g.blocks, x.reshape(-1), dy.reshape(-1), plan.record, _FIRST_PHASE, plan.chunks,
         plan.table, plan.pieces, plan.step, plan.row_step, plan.padded_filters, sums, work,
     )  # fmt: skip
     gather_sums(dw.size, sums, of_thread, g.filters, rest, plan.padded_filters, dw.reshape(-1))
