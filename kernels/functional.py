@@ -42,6 +42,7 @@ class Conv1dGradients(NamedTuple):
     db: np.ndarray | None
 
 
+_FLOATS = np.dtype(np.float32), np.dtype(np.float64)
 _GRADIENTS = ("dx", "dw", "db")
 _Outs = Sequence[np.ndarray | None]
 _IMAGE = {4: "(N, C, H, W)", 3: "(C, H, W)"}
@@ -347,7 +348,7 @@ def _array(name: str, value: object, shapes: dict[int, str]) -> np.ndarray:
     """`value` if it is a float array with as many dimensions as one of `shapes` has."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} is {type(value).__name__}; expected a NumPy array {_expected(shapes)}")
-    if value.dtype != np.float32 and value.dtype != np.float64:
+    if value.dtype not in _FLOATS:
         raise TypeError(f"{name} has dtype {value.dtype}; expected float32 or float64")
     if value.ndim not in shapes:
         raise ValueError(f"{name} has shape {value.shape}; expected {_expected(shapes)}")
@@ -360,8 +361,10 @@ def _batched(x: np.ndarray, ndim: int) -> tuple[np.ndarray, bool]:
 
 def _ready(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """`array` as backends get it: of `shape` and `dtype`, C-contiguous, aligned, read-only."""
-    array = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
-    return readonly(array.reshape(shape).view())
+    flags = array.flags
+    if array.dtype != dtype or not (flags.c_contiguous and flags.aligned):
+        array = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
+    return readonly(array.reshape(shape))  # a view of its own, even where nothing changes
 
 
 def _gradient(dy: object, shape: tuple[int, ...]) -> np.ndarray:
