@@ -25,7 +25,7 @@ from kernels.registry import Op, available_backends, get_backend, ops_of
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 VERSION = 2
-PREFERENCE = ("numba", "im2col", "einsum", "window", "loops")
+PREFERENCE = ("tiled", "numba", "im2col", "einsum", "window", "loops")
 """The order in which backends are tried where nothing was measured, and that settles ties."""
 ENVIRONMENT = "CONVBENCH_SELECTION"
 _logger = logging.getLogger("kernels")

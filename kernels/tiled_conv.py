@@ -17,7 +17,7 @@ from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_copy import copy_chunk, store_every
 from kernels.tiled_plan import Plan, gradient_plan, plans
-from kernels.tiled_tile import call_tile, lanes
+from kernels.tiled_tile import call_emitted, lanes
 from kernels.tiled_work import workspace
 
 _WORTH_A_LAUNCH = 8
@@ -82,12 +82,12 @@ def lay_along_pixels(worker, task, source, weights, bias, out, geometry, phases_
             to = (unit * g.filters + panels[p, 0]) * plane
             if direct:
                 to += (first + row) * g.out_width + col
-                call_tile(address, s, len(table), v, g.pitch, table.ctypes.data, 1, len(table),
+                call_emitted(address, s, len(table), v, g.pitch, table.ctypes.data, 1, len(table),
                           out.ctypes.data + to * size, plane, g.out_width, valid, start)  # fmt: skip
             else:
                 down = g.tile_rows
                 step = down * valid
-                call_tile(address, s, len(table), v, g.pitch, table.ctypes.data, 1, len(table),
+                call_emitted(address, s, len(table), v, g.pitch, table.ctypes.data, 1, len(table),
                           work.ctypes.data + scratch * size, step, valid, valid, start)  # fmt: skip
                 for n in range(panels[p, 1]):
                     for d in range(down):
@@ -150,10 +150,10 @@ def lay_along_filters(worker, task, source, packed, bias, out, geometry, phases_
             to = (unit * g.filters + k) * plane
             if direct:
                 to += (first + row) * g.out_width + col
-                call_tile(address, s, g.pitch, v, 0, table.ctypes.data, wide_panel, len(table),
+                call_emitted(address, s, g.pitch, v, 0, table.ctypes.data, wide_panel, len(table),
                           out.ctypes.data + to * size, plane, 0, count, start)  # fmt: skip
             else:
-                call_tile(address, s, g.pitch, v, 0, table.ctypes.data, wide_panel, len(table),
+                call_emitted(address, s, g.pitch, v, 0, table.ctypes.data, wide_panel, len(table),
                           work.ctypes.data + scratch * size, pixels, 0, count, start)  # fmt: skip
                 for n in range(count):
                     for r in range(g.tile_rows):
@@ -201,7 +201,7 @@ def add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, piece
                 continue
             lane = pieces[i, 2]
             there = to + (c * taps + pieces[i, 0]) * padded + lane
-            call_tile(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, row_step,
+            call_emitted(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, row_step,
                       work.ctypes.data + (turned + lane) * size, 0, table.ctypes.data, padded, rows * g.out_width,
                       sums.ctypes.data + there * size, padded, 0, pieces[i, 3], 0)  # fmt: skip
 

@@ -51,7 +51,7 @@ def _emits(emit: Any) -> Any:
     """An intrinsic of a number, for its dtype, and of five integers."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit(_Row(builder, np.dtype(signature.args[0].name)), *arguments)
+        emit(Row(builder, np.dtype(signature.args[0].name)), *arguments)
         return context.get_dummy_value()
 
     @intrinsic
@@ -76,7 +76,7 @@ lanes_of = _constant(lanes)
 size_of = _constant(lambda dtype: dtype.itemsize)
 
 
-class _Row:
+class Row:
     """Emits masked loads, and stores of whole vectors, of one dtype."""
 
     def __init__(self, builder: ir.IRBuilder, dtype: np.dtype) -> None:
@@ -107,15 +107,14 @@ class _Row:
         narrow = self.builder.trunc(bits, ir.IntType(self.wide))
         return self.builder.bitcast(narrow, ir.VectorType(ir.IntType(1), self.wide))
 
-    def load(self, address: ir.Value, mask: ir.Value) -> ir.Value:
+    def load(self, address: ir.Value, mask: ir.Value, others: float = 0.0) -> ir.Value:
+        """A vector, with `others` where the mask is not set."""
         kinds = [self.vector.as_pointer(), _I32, ir.VectorType(ir.IntType(1), self.wide), self.vector]
         function = cgutils.get_or_insert_function(
             self.builder.module, ir.FunctionType(self.vector, kinds), f"llvm.masked.load.{self.name}.p0"
         )
-        nothing = ir.Constant(self.vector, None)
-        return self.builder.call(
-            function, [self.pointer(address), ir.Constant(_I32, self.size), mask, nothing]
-        )
+        rest = ir.Constant(self.vector, [others] * self.wide)
+        return self.builder.call(function, [self.pointer(address), ir.Constant(_I32, self.size), mask, rest])
 
     def places(self, address: ir.Value, step: ir.Value) -> ir.Value:
         """Pointers to every step-th number from the address on."""
@@ -124,8 +123,17 @@ class _Row:
         pointers = ir.VectorType(self.real.as_pointer(), self.wide)
         return builder.inttoptr(builder.add(self.spread(address), offsets), pointers)
 
-    def gather(self, address: ir.Value, step: ir.Value, mask: ir.Value) -> ir.Value:
-        """Every step-th number, in the lanes of the mask; zero in the others."""
+    def every_second(
+        self, address: ir.Value, masks: tuple[ir.Value, ir.Value], others: float = 0.0
+    ) -> ir.Value:
+        """Every second number of two vectors, each with its mask."""
+        further = self.builder.add(address, ir.Constant(_I64, self.wide * self.size))
+        even = ir.Constant(ir.VectorType(_I32, self.wide), [2 * i for i in range(self.wide)])
+        halves = self.load(address, masks[0], others), self.load(further, masks[1], others)
+        return self.builder.shuffle_vector(*halves, even)
+
+    def gather(self, address: ir.Value, step: ir.Value, mask: ir.Value, others: float = 0.0) -> ir.Value:
+        """Every step-th number, in the lanes of the mask; `others` elsewhere."""
         places = self.places(address, step)
         kinds = [places.type, _I32, mask.type, self.vector]
         function = cgutils.get_or_insert_function(
@@ -133,8 +141,8 @@ class _Row:
             ir.FunctionType(self.vector, kinds),
             f"llvm.masked.gather.{self.name}.v{self.wide}p0",
         )
-        nothing = ir.Constant(self.vector, None)
-        return self.builder.call(function, [places, ir.Constant(_I32, self.size), mask, nothing])
+        rest = ir.Constant(self.vector, [others] * self.wide)
+        return self.builder.call(function, [places, ir.Constant(_I32, self.size), mask, rest])
 
     def scatter(self, value: ir.Value, address: ir.Value, step: ir.Value, mask: ir.Value) -> None:
         """Store every step-th number, those in the lanes of the mask."""
@@ -145,6 +153,18 @@ class _Row:
             f"llvm.masked.scatter.{self.name}.v{self.wide}p0",
         )
         self.builder.call(function, [value, places, ir.Constant(_I32, self.size), mask])
+
+    def store_where(self, value: ir.Value, address: ir.Value, mask: ir.Value) -> None:
+        """Store the lanes of the mask, of numbers or of indices."""
+        indices = isinstance(value.type.element, ir.IntType)
+        pointer = self.builder.inttoptr(address, value.type.as_pointer())
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(ir.VoidType(), [value.type, pointer.type, _I32, mask.type]),
+            f"llvm.masked.store.{f'v{self.wide}i64' if indices else self.name}.p0",
+        )
+        alignment = ir.Constant(_I32, 8 if indices else self.size)
+        self.builder.call(function, [value, pointer, alignment, mask])
 
     def store(self, value: ir.Value, address: ir.Value) -> None:
         self.builder.store(value, self.pointer(address)).align = self.size
@@ -159,11 +179,7 @@ def load_lanes(row, zero, source, target, bits, _, __):
 @_emits
 def load_every_second(row, zero, source, target, first, second, _):
     """target[i] = source[2 * i], where both halves of the source have their mask; zero in the other lanes."""
-    builder, wide = row.builder, row.wide
-    further = builder.add(source, ir.Constant(_I64, wide * row.size))
-    even = ir.Constant(ir.VectorType(_I32, wide), [2 * i for i in range(wide)])
-    halves = row.load(source, row.mask(first)), row.load(further, row.mask(second))
-    row.store(builder.shuffle_vector(*halves, even), target)
+    row.store(row.every_second(source, (row.mask(first), row.mask(second))), target)
 
 
 @_emits

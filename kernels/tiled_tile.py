@@ -17,6 +17,7 @@ address: what calls it need not be compiled again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -81,59 +82,57 @@ def registers() -> int:
 @lru_cache(maxsize=256)
 def tile(shape: Shape, dtype: np.dtype) -> int:
     """The address of the compiled tile."""
-    names = {"emitted": _emitted(shape, dtype), "__name__": __name__}
-    function = FunctionType(_call.__code__, names, _call.__name__)
-    # Numba's cache tells functions apart by their qualified names.
-    function.__qualname__ = f"tile_{'_'.join(map(str, map(int, shape)))}_{dtype.name}_{vector_bits()}"
-    signature = types.void(*[types.intp] * len(ARGUMENTS))
+
+    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+        emitter = _Emitter(builder, shape, dtype.itemsize, lanes(dtype))
+        emitter.emit(**dict(zip(ARGUMENTS, arguments, strict=True)))
+
+    return compiled(f"tile_{'_'.join(map(str, map(int, shape)))}_{dtype.name}", emit)
+
+
+def compiled(name: str, emit: Callable[..., None]) -> int:
+    """The address of a function of twelve intp, emitted by `emit(builder, *arguments)`.
+
+    `name` must tell it from all others, as Numba's cache does by it.
+    """
+
+    @intrinsic
+    def emitted(typing, a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
+        def codegen(context, builder, signature, arguments):
+            emit(builder, *arguments)
+            return context.get_dummy_value()
+
+        return _SIGNATURE, codegen
+
+    function = FunctionType(_call.__code__, {"emitted": emitted, "__name__": __name__}, _call.__name__)
+    function.__qualname__ = f"{name}_{vector_bits()}"
     try:
-        compiled = numba.cfunc(signature, cache=True)(function)
+        found = numba.cfunc(_SIGNATURE, cache=True)(function)
     except RuntimeError:  # nowhere to write a cache
-        compiled = numba.cfunc(signature)(function)
-    _kept.append(compiled)
-    return int(compiled.address)
+        found = numba.cfunc(_SIGNATURE)(function)
+    _kept.append(found)
+    return int(found.address)
 
 
+_SIGNATURE = types.void(*[types.intp] * len(ARGUMENTS))
 _kept: list[Any] = []
+"""What must not be freed, since its address is in use."""
 
 
-def _call(s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid, start):
-    emitted(  # noqa: F821
-        s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid, start
-    )
+def _call(a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
+    emitted(a, b, c, d, e, f, g, h, i, j, k, l)  # noqa: F821
 
 
 @intrinsic
-def call_tile(typing, address, s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid,
-              start):  # fmt: skip
-    """Call the tile at `address`; for compiled code."""
-    signature = types.void(*[types.intp] * (1 + len(ARGUMENTS)))
+def call_emitted(typing, address, a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
+    """Call what `compiled` has made, from compiled code."""
 
     def codegen(context, builder, signature, arguments):
         function = ir.FunctionType(ir.VoidType(), [_INT] * len(ARGUMENTS))
         builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 
-    return signature, codegen
-
-
-def _emitted(shape: Shape, dtype: np.dtype) -> Any:
-    """The tile as a function for compiled code."""
-    wide = lanes(dtype)
-    signature = types.void(*[types.intp] * len(ARGUMENTS))
-
-    @intrinsic
-    def emitted(typing, s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid,
-                start):  # fmt: skip
-        def codegen(context, builder, signature, arguments):
-            _Emitter(builder, shape, dtype.itemsize, wide).emit(
-                **dict(zip(ARGUMENTS, arguments, strict=True))
-            )
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return emitted
+    return types.void(*[types.intp] * (1 + len(ARGUMENTS))), codegen
 
 
 class _Emitter:
