@@ -100,15 +100,31 @@ def lay_along_pixels(worker, task, source, weights, bias, out, geometry, phases_
 
 
 @Kernel
-def pack(weights, filters, taps, wide, panels, packed):
-    """packed = for each panel (taps, filters of it), from weights (filters, taps); zero beyond the filters."""
-    for p in prange(len(panels)):
+def arrange(w, places, filter_step, groups, filters, arranged):
+    """arranged (groups * filters, taps) = w, of each filter the taps at `places`."""
+    taps = len(places)
+    for f in prange(groups * filters):
+        first = f // filters * (len(w) // groups) + f % filters * filter_step
+        for t in range(taps):
+            arranged[f * taps + t] = w[first + places[t]]
+
+
+@Kernel
+def pack(w, places, filter_step, groups, filters, wide, panels, packed):
+    """packed = for each group and panel (taps, filters of it), from w; zero beyond the filters."""
+    taps = len(places)
+    for job in prange(groups * len(panels)):
+        group, p = job // len(panels), job % len(panels)
         first = panels[p, 0]
         lanes_here = (panels[p, 1] + wide - 1) // wide * wide
+        to = group * (len(packed) // groups) + first * taps
+        begin = group * (len(w) // groups) + first * filter_step
+        there = min(lanes_here, filters - first)
         for t in range(taps):
-            for lane in range(lanes_here):
-                k = first + lane
-                packed[first * taps + t * lanes_here + lane] = weights[k * taps + t] if k < filters else 0
+            for lane in range(there):
+                packed[to + t * lanes_here + lane] = w[begin + places[t] + lane * filter_step]
+            for lane in range(there, lanes_here):
+                packed[to + t * lanes_here + lane] = 0
 
 
 @Kernel
@@ -166,35 +182,42 @@ def lay_along_filters(worker, task, source, packed, bias, out, geometry, phases_
 
 
 @Kernel
-def weight_sums(workers, tasks, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step, padded, sums,
+def weight_sums(workers, tasks, x, dy, geometry, phases_down, chunks, table, images, pieces, channel_step,
+                row_step, padded, sums,
                 work):  # fmt: skip
     """sums (threads, groups, channels, taps, padded filters): dw, as far as each thread has come."""
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step,
+            add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, images, pieces, channel_step, row_step,
                     padded, sums, work)  # fmt: skip
 
 
 @helper
-def add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, pieces, channel_step, row_step, padded,
-                sums, work):  # fmt: skip
+def add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, images, pieces, channel_step, row_step,
+                padded, sums, work):  # fmt: skip
     g = geometry[0]
     size = work.itemsize
     zero = work.dtype.type(0)
     taps = g.tile_rows * g.tile_cols
     plane = g.OH * g.out_width
-    of_thread = g.groups * g.channels * taps * padded
-    unit = task // g.blocks
+    of_worker = g.groups * g.channels * taps * padded
+    units = len(x) // (g.channels * g.H * g.W)
+    begin = task // g.blocks * images
+    end = min(begin + images, units)
     first = task % g.blocks * g.block
-    rows = min(g.block, g.OH - first)
+    pixels = min(g.block, g.OH - first) * g.out_width
     base = worker * g.work
-    copy_block(x, unit, first * g.step_down, geometry, phases_down, chunks, work, base)
-    copy = work.ctypes.data + base * size
     turned = base + g.scratch
-    for k in range(g.filters):
-        store_every(zero, dy.ctypes.data + ((unit * g.filters + k) * plane + first * g.out_width) * size,
-                    work.ctypes.data + (turned + k) * size, padded, rows * g.out_width)  # fmt: skip
-    to = worker * of_thread + unit % g.groups * g.channels * taps * padded
+    for unit in range(begin, end):
+        copy_block(x, unit, first * g.step_down, geometry, phases_down, chunks, work,
+                   base + (unit - begin) * g.channels * g.channel)  # fmt: skip
+        to = work.ctypes.data + (turned + (unit - begin) * pixels * padded) * size
+        for k in range(g.filters):
+            store_every(zero, dy.ctypes.data + ((unit * g.filters + k) * plane + first * g.out_width) * size,
+                        to + k * size, padded, pixels)  # fmt: skip
+    pixels *= end - begin
+    copy = work.ctypes.data + base * size
+    to = worker * of_worker + begin % g.groups * g.channels * taps * padded
     for c in range(0, g.channels, channel_step):
         for i in range(len(pieces)):
             if channel_step > 1 and pieces[i, 4] != min(channel_step, g.channels - c):
@@ -202,27 +225,32 @@ def add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, piece
             lane = pieces[i, 2]
             there = to + (c * taps + pieces[i, 0]) * padded + lane
             call_emitted(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, row_step,
-                      work.ctypes.data + (turned + lane) * size, 0, table.ctypes.data, padded, rows * g.out_width,
-                      sums.ctypes.data + there * size, padded, 0, pieces[i, 3], 0)  # fmt: skip
+                         work.ctypes.data + (turned + lane) * size, 0, table.ctypes.data, padded, pixels,
+                         sums.ctypes.data + there * size, padded, 0, pieces[i, 3], 0)  # fmt: skip
 
 
 @Kernel
-def gather_sums(sums, of_thread, filters, rest, padded, dw):
-    """dw (groups * filters, rest) = the threads' sums (threads, groups, rest, padded), added up."""
-    for k in prange(len(dw) // rest):
-        first = k // filters * rest * padded + k % filters
+def gather_sums(sums, of_worker, filters, rest, padded, wide, dw):
+    """dw (groups * filters, rest) = the workers' sums (workers, groups, rest, padded), added up."""
+    groups = len(dw) // (rest * filters)
+    blocks = padded // wide  # so many filters at a time that their rows stay in the cache
+    for job in prange(groups * blocks):
+        group, k = job // blocks, job % blocks * wide
         for i in range(rest):
-            total = sums[first + i * padded]
-            for begin in range(of_thread, len(sums), of_thread):
-                total += sums[begin + first + i * padded]
-            dw[k * rest + i] = total
+            first = (group * rest + i) * padded + k
+            to = (group * filters + k) * rest + i
+            for lane in range(min(wide, filters - k)):
+                total = sums[first + lane]
+                for begin in range(of_worker, len(sums), of_worker):
+                    total += sums[begin + first + lane]
+                dw[to + lane * rest] = total
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = x correlated with w, plus b."""
     bias = _zeros(spec.K, x.dtype) if b is None else b
-    for plan in plans(spec, "forward", x.dtype, active()):
-        _correlate(plan, spec.flops, x, w.reshape(-1), bias, y)
+    (plan,) = plans(spec, "forward", x.dtype, active())
+    _correlate(plan, spec.flops, x, w, bias, y)
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
@@ -230,69 +258,53 @@ def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> No
     found = plans(spec, "dx", dy.dtype, active())
     if sum(plan.rows.out * plan.cols.out for plan in found) < spec.H * spec.W:
         dx.fill(0)
-    filters = spec.K // spec.groups
-    grouped = w.reshape(spec.groups, filters, *w.shape[1:]).transpose(0, 2, 1, 3, 4)
     for plan in found:
-        weights = grouped[:, :, :, plan.rows.taps][..., plan.cols.taps].reshape(-1)
-        _correlate(plan, spec.flops // len(found), dy, weights, _zeros(spec.C, dy.dtype), dx)
+        _correlate(plan, spec.flops // len(found), dy, w, _zeros(spec.C, dy.dtype), dx)
 
 
 def _correlate(
-    plan: Plan, flops: int, source: np.ndarray, weights: np.ndarray, bias: np.ndarray, out: np.ndarray
+    plan: Plan, flops: int, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray
 ) -> None:
     g = plan.geometry
-    tables = (
-        plan.record,
-        plan.phases_down,
-        plan.chunks,
-        plan.table,
-        plan.tiles,
-        plan.panels,
-        plan.addresses,
-    )
-    effort = flops // _WORTH_A_LAUNCH
-    tasks = len(source) * g.groups * g.blocks
     workers = active()
     work = workspace("work", workers * g.work, source.dtype)
+    taps = len(plan.table)
+    call = flops // _WORTH_A_LAUNCH, workers, len(source) * g.groups * g.blocks, source.reshape(-1)
+    tables = (
+        plan.record, plan.phases_down, plan.chunks, plan.table, plan.tiles, plan.panels, plan.addresses
+    )  # fmt: skip
+    weights = w.reshape(-1)
     if not plan.across_filters:
-        along_pixels(
-            effort, workers, tasks, source.reshape(-1), weights, bias, out.reshape(-1), *tables, work
-        )
+        if not plan.in_order:
+            arranged = workspace("weights", g.groups * g.filters * taps, w.dtype)
+            arrange(w.size, weights, plan.weights, plan.filter_step, g.groups, g.filters, arranged)
+            weights = arranged
+        along_pixels(*call, weights, bias, out.reshape(-1), *tables, work)
         return
-    wide, taps = lanes(source.dtype), len(plan.table)
-    of_group = -(-g.filters // wide) * wide * taps
-    packed = workspace("packed", g.groups * of_group, source.dtype)
-    for group in range(g.groups):
-        part = weights[group * g.filters * taps : (group + 1) * g.filters * taps]
-        pack(
-            part.size,
-            part,
-            g.filters,
-            taps,
-            wide,
-            plan.panels,
-            packed[group * of_group : (group + 1) * of_group],
-        )
-    bias = _padded(bias, wide)
-    along_filters(
-        effort, workers, tasks, source.reshape(-1), packed, bias, out.reshape(-1), *tables, wide, work
-    )
+    wide = lanes(w.dtype)
+    packed = workspace("weights", g.groups * -(-g.filters // wide) * wide * taps, w.dtype)
+    pack(w.size, weights, plan.weights, plan.filter_step, g.groups, g.filters, wide, plan.panels, packed)
+    along_filters(*call, packed, _padded(bias, wide), out.reshape(-1), *tables, wide, work)
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
-    """dw: each thread sums over its images, then the sums are added."""
+    """dw: each worker sums over its images, then the sums are added."""
     plan = gradient_plan(spec, x.dtype, active())
     g = plan.geometry
+    workers = active()
     rest = g.channels * spec.R * spec.S
-    of_thread = g.groups * rest * plan.padded_filters
-    sums = workspace("sums", active() * of_thread, x.dtype)
+    of_worker = g.groups * rest * plan.padded_filters
+    sums = workspace("sums", workers * of_worker, x.dtype)
     sums.fill(0)
-    work = workspace("work", active() * g.work, x.dtype)
+    work = workspace("work", workers * g.work, x.dtype)
+    tasks = -(-spec.N * g.groups // plan.images) * g.blocks
     weight_sums(
-        spec.flops // _WORTH_A_LAUNCH, active(), spec.N * g.groups * g.blocks, x.reshape(-1), dy.reshape(-1), plan.record, _FIRST_PHASE, plan.chunks,
-        plan.table, plan.pieces, plan.step, plan.row_step, plan.padded_filters, sums, work,
+        spec.flops // _WORTH_A_LAUNCH, workers, tasks, x.reshape(-1), dy.reshape(-1), plan.record, _FIRST_PHASE,
+        plan.chunks, plan.table, plan.images, plan.pieces, plan.step, plan.row_step, plan.padded_filters, sums,
+        work,
     )  # fmt: skip
-    gather_sums(dw.size, sums, of_thread, g.filters, rest, plan.padded_filters, dw.reshape(-1))
+    wide = lanes(x.dtype)
+    gather_sums(sums.size, sums, of_worker, g.filters, rest, plan.padded_filters, wide, dw.reshape(-1))
 
 
 _FIRST_PHASE = readonly(np.zeros(1, np.intp))

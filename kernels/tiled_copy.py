@@ -44,7 +44,10 @@ def store_every(zero, source, target, step, count):
     wide = lanes_of(zero)
     size = size_of(zero)
     for first in range(0, count, wide):
-        spread_lanes(zero, source + first * size, target + first * step * size, step, count - first, 0)
+        if step == 2:
+            spread_pairs(zero, source + first * size, target + first * step * size, count - first, 0, 0)
+        else:
+            spread_lanes(zero, source + first * size, target + first * step * size, step, count - first, 0)
 
 
 def _emits(emit: Any) -> Any:
@@ -193,3 +196,17 @@ def spread_lanes(row, zero, source, target, step, count, _):
     """target[step * i] = source[i] in the first `count` lanes."""
     mask = row.below(count)
     row.scatter(row.load(source, mask), target, step, mask)
+
+
+@_emits
+def spread_pairs(row, zero, source, target, count, _, __):
+    """target[2 * i] = source[i] in the first `count` lanes: two vectors are stored, every second lane of them."""
+    builder, wide = row.builder, row.wide
+    value = row.load(source, row.below(count))
+    second = ir.Constant(ir.VectorType(ir.IntType(1), wide), [i % 2 == 0 for i in range(wide)])
+    for half in range(2):
+        order = ir.Constant(ir.VectorType(_I32, wide), [(i + half * wide) // 2 for i in range(wide)])
+        spread = builder.shuffle_vector(value, ir.Constant(row.vector, ir.Undefined), order)
+        left = builder.mul(builder.sub(count, ir.Constant(_I64, half * wide // 2)), ir.Constant(_I64, 2))
+        there = builder.add(target, ir.Constant(_I64, half * wide * row.size))
+        row.store_where(spread, there, builder.and_(second, row.below(left)))

@@ -30,6 +30,8 @@ from kernels.tiled_tile import Shape, lanes, registers, tile
 
 BLOCK_BYTES = 256 * 1024
 """What the copied rows of a block may take: they are to stay in the second-level cache."""
+PIXELS = 128
+"""Pixels that a tile of dw should sum over before it goes back to memory."""
 SLACK = 128
 """Elements that a tile may read beyond the end of a row: they land in lanes that are not stored."""
 
@@ -168,6 +170,12 @@ class Plan(NamedTuple):
     chunks: np.ndarray
     table: np.ndarray
     """Where the taps of output 0 lie in the copy: intp (channels * taps,)."""
+    weights: np.ndarray
+    """Where the same taps' weights lie, from the group's and the filter's first on: intp (channels * taps,)."""
+    filter_step: int
+    """From a filter to the next in the weights."""
+    in_order: bool
+    """Whether the weights lie as the taps do."""
     tiles: np.ndarray
     """intp, one row a tile of a block: its first output row and column, valid lanes, a row of `addresses`."""
     panels: np.ndarray
@@ -206,6 +214,14 @@ def _plan(rows: AxisTaps, cols: AxisTaps, spec: ConvSpec, op: Op, dtype: np.dtyp
         ],
         np.intp,
     )
+    # w is (filters, channels, R, S) to forward; to dx, its filters are the channels.
+    per_filter, per_channel = spec.R * spec.S * (spec.C // spec.groups), spec.R * spec.S
+    if op == "dx":
+        per_filter, per_channel = per_channel, per_filter
+    weights = np.array(
+        [c * per_channel + r * spec.S + s for c in range(channels) for r in rows.taps for s in cols.taps],
+        np.intp,
+    )
     across_filters = _across_filters(cols.out, filters, wide)
     lay = _filter_tiles if across_filters else _pixel_tiles
     tiles, panels, shapes = lay(block, cols.out, filters, wide)
@@ -227,6 +243,9 @@ def _plan(rows: AxisTaps, cols: AxisTaps, spec: ConvSpec, op: Op, dtype: np.dtyp
         readonly(np.array(rows.phases, np.intp)),
         readonly(cols.chunks(pitch, wide)),
         readonly(sources),
+        readonly(weights),
+        per_filter,
+        op == "forward",
         readonly(np.array(tiles, np.intp)),
         readonly(np.array(panels, np.intp)),
         readonly(np.array([[tile(shape, dtype) for shape in row] for row in shapes], np.intp)),
@@ -326,6 +345,8 @@ class GradientPlan(NamedTuple):
     chunks: np.ndarray
     table: np.ndarray
     """Where the pixels' first taps lie in the copy: intp (pixels,)."""
+    images: int
+    """That a task sums over, so that its tiles have enough pixels."""
     pieces: np.ndarray
     """intp, one row a tile of a channel, or of several: its first tap, first number in the copy, first
     filter, how many of them, channels, and its address."""
@@ -353,8 +374,16 @@ def gradient_plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> GradientPlan
     plane = copied * pitch
     rows = AxisTaps(spec.H, spec.OH, 1, (-spec.rows.before,), (0,), 1, 0)
     cols = AxisTaps(spec.W, spec.OW, 1, (-spec.cols.before,), (0,), 1, 0)
-    pixels = [oh * sh * pitch + ow * sw for oh in range(block) for ow in range(spec.OW)]
-    copy = channels * plane + SLACK
+    images = 1
+    if block == spec.OH and spec.groups == 1:
+        images = max(1, min(PIXELS // (block * spec.OW), -(-spec.N // threads), fit // block))
+    pixels = [
+        image * channels * plane + oh * sh * pitch + ow * sw
+        for image in range(images)
+        for oh in range(block)
+        for ow in range(spec.OW)
+    ]
+    copy = images * channels * plane + SLACK
     geometry = Geometry(
         spec.groups, channels, filters, spec.H, spec.W, 1, 1, rows.least,
         block, -(-spec.OH // block), copied, pitch, plane, plane,
@@ -368,6 +397,7 @@ def gradient_plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> GradientPlan
         geometry.record(),
         readonly(cols.chunks(pitch, wide)),
         readonly(np.array(pixels, np.intp)),
+        images,
         readonly(np.array(pieces, np.intp)),
         step,
         row_step,

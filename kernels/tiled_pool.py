@@ -61,7 +61,9 @@ class _Windows:
         best = ir.Constant(row.vector, [float("-inf")] * row.wide)
         narrow = ir.VectorType(_I32, row.wide)  # half the vectors that int64 would take
         where = ir.Constant(narrow, [-1] * row.wide)
-        first = builder.add(row.spread(given["position"]), builder.mul(row.order, row.spread(given["lane_step"])))
+        first = builder.add(
+            row.spread(given["position"]), builder.mul(row.order, row.spread(given["lane_step"]))
+        )
         first = builder.trunc(first, narrow)
         for offset, value, inside in self._taps(float("-inf")):
             wins = builder.or_(
