@@ -15,7 +15,7 @@ from kernels.arrays import readonly
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_copy import copy_chunk, store_every
+from kernels.tiled_copy import copy_chunk, store_every, turn, turner
 from kernels.tiled_plan import Plan, gradient_plan, plans
 from kernels.tiled_tile import call_emitted, lanes
 from kernels.tiled_work import workspace
@@ -48,18 +48,25 @@ def copy_block(source, unit, first, geometry, phases_down, chunks, target, at):
 
 
 @Kernel
-def along_pixels(workers, tasks, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-                 addresses, work):  # fmt: skip
+def along_pixels(
+    workers, tasks, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+    addresses, work,
+):  # fmt: skip
     """Correlate with vectors along the pixels; weights (filters, taps) as they are."""
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            lay_along_pixels(worker, task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles,
-                         panels, addresses, work)  # fmt: skip
+            lay_along_pixels(
+                worker, task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+                addresses, work,
+            )  # fmt: skip
 
 
 @helper
-def lay_along_pixels(worker, task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-                     addresses, work):  # fmt: skip
+def lay_along_pixels(
+    worker, task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+    addresses, work,
+):  # fmt: skip
+    """One task of it."""
     g = geometry[0]
     size = work.itemsize
     zero = work.dtype.type(0)
@@ -128,18 +135,25 @@ def pack(w, places, filter_step, groups, filters, wide, panels, packed):
 
 
 @Kernel
-def along_filters(workers, tasks, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-                  addresses, wide, work):  # fmt: skip
+def along_filters(
+    workers, tasks, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+    addresses, wide, work,
+):  # fmt: skip
     """Correlate with vectors along the filters; weights `packed`, group by group."""
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            lay_along_filters(worker, task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles,
-                          panels, addresses, wide, work)  # fmt: skip
+            lay_along_filters(
+                worker, task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+                addresses, wide, work,
+            )  # fmt: skip
 
 
 @helper
-def lay_along_filters(worker, task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-                      addresses, wide, work):  # fmt: skip
+def lay_along_filters(
+    worker, task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
+    addresses, wide, work,
+):  # fmt: skip
+    """One task of it."""
     g = geometry[0]
     size = work.itemsize
     zero = work.dtype.type(0)
@@ -182,19 +196,25 @@ def lay_along_filters(worker, task, source, packed, bias, out, geometry, phases_
 
 
 @Kernel
-def weight_sums(workers, tasks, x, dy, geometry, phases_down, chunks, table, images, pieces, channel_step,
-                row_step, padded, sums,
-                work):  # fmt: skip
-    """sums (threads, groups, channels, taps, padded filters): dw, as far as each thread has come."""
+def weight_sums(
+    workers, tasks, x, dy, geometry, phases_down, chunks, table, images, turner, pieces, channel_step,
+    row_step, padded, sums, work,
+):  # fmt: skip
+    """sums (workers, groups, channels, taps, padded filters): dw, as far as each worker has come."""
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, images, pieces, channel_step, row_step,
-                    padded, sums, work)  # fmt: skip
+            add_to_sums(
+                worker, task, x, dy, geometry, phases_down, chunks, table, images, turner, pieces,
+                channel_step, row_step, padded, sums, work,
+            )  # fmt: skip
 
 
 @helper
-def add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, images, pieces, channel_step, row_step,
-                padded, sums, work):  # fmt: skip
+def add_to_sums(
+    worker, task, x, dy, geometry, phases_down, chunks, table, images, turner, pieces, channel_step, row_step,
+    padded, sums, work,
+):  # fmt: skip
+    """One task of it."""
     g = geometry[0]
     size = work.itemsize
     zero = work.dtype.type(0)
@@ -212,9 +232,8 @@ def add_to_sums(worker, task, x, dy, geometry, phases_down, chunks, table, image
         copy_block(x, unit, first * g.step_down, geometry, phases_down, chunks, work,
                    base + (unit - begin) * g.channels * g.channel)  # fmt: skip
         to = work.ctypes.data + (turned + (unit - begin) * pixels * padded) * size
-        for k in range(g.filters):
-            store_every(zero, dy.ctypes.data + ((unit * g.filters + k) * plane + first * g.out_width) * size,
-                        to + k * size, padded, pixels)  # fmt: skip
+        rows = dy.ctypes.data + (unit * g.filters * plane + first * g.out_width) * size
+        turn(zero, turner, rows, g.filters, plane, pixels, to, padded)
     pixels *= end - begin
     copy = work.ctypes.data + base * size
     to = worker * of_worker + begin % g.groups * g.channels * taps * padded
@@ -299,9 +318,9 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     work = workspace("work", workers * g.work, x.dtype)
     tasks = -(-spec.N * g.groups // plan.images) * g.blocks
     weight_sums(
-        spec.flops // _WORTH_A_LAUNCH, workers, tasks, x.reshape(-1), dy.reshape(-1), plan.record, _FIRST_PHASE,
-        plan.chunks, plan.table, plan.images, plan.pieces, plan.step, plan.row_step, plan.padded_filters, sums,
-        work,
+        spec.flops // _WORTH_A_LAUNCH, workers, tasks, x.reshape(-1), dy.reshape(-1), plan.record,
+        _FIRST_PHASE, plan.chunks, plan.table, plan.images, turner(x.dtype), plan.pieces, plan.step,
+        plan.row_step, plan.padded_filters, sums, work,
     )  # fmt: skip
     wide = lanes(x.dtype)
     gather_sums(sums.size, sums, of_worker, g.filters, rest, plan.padded_filters, wide, dw.reshape(-1))

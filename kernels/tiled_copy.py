@@ -3,13 +3,14 @@
 A vector of zeros and inputs is loaded under a mask and stored whole: what it writes beyond the row belongs to
 rows that are copied later, or to the slack behind the last.
 
-Rows are given by their addresses, and the dtype by a `zero` of it: an array as an argument counts a reference at
-each call, which takes longer than a row.
+Rows are given by their addresses, and the dtype by a `zero` of it: an array as an argument counts a reference
+at each call, which takes longer than a row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.jit import helper
-from kernels.tiled_tile import lanes
+from kernels.tiled_tile import call_emitted, compiled, lanes, transposed
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
@@ -48,6 +49,49 @@ def store_every(zero, source, target, step, count):
             spread_pairs(zero, source + first * size, target + first * step * size, count - first, 0, 0)
         else:
             spread_lanes(zero, source + first * size, target + first * step * size, step, count - first, 0)
+
+
+@lru_cache(maxsize=4)
+def turner(dtype: np.dtype) -> int:
+    """The address of what turns a square: target[i * target_step + l] = source[l * source_step + i].
+
+    Its arguments: source, source_step, count of rows l, target, target_step, count of columns i, and six that
+    are not used. What is beyond the rows comes out as zero.
+    """
+
+    def emit(
+        builder: ir.IRBuilder, source, source_step, rows, target, target_step, cols, *_: ir.Value
+    ) -> None:
+        row = Row(builder, dtype)
+        size = ir.Constant(_I64, row.size)
+        inside = row.below(cols)
+        nothing = ir.Constant(inside.type, None)
+        square = []
+        for number in range(row.wide):
+            there = builder.icmp_signed("<", ir.Constant(_I64, number), rows)
+            offset = builder.mul(builder.mul(source_step, ir.Constant(_I64, number)), size)
+            square.append(row.load(builder.add(source, offset), builder.select(there, inside, nothing)))
+        everywhere = ir.Constant(inside.type, [1] * row.wide)
+        for number, vector in enumerate(transposed(builder, square)):
+            there = builder.icmp_signed("<", ir.Constant(_I64, number), cols)
+            offset = builder.mul(builder.mul(target_step, ir.Constant(_I64, number)), size)
+            row.store_where(vector, builder.add(target, offset), builder.select(there, everywhere, nothing))
+
+    return compiled(f"turn_{dtype.name}", emit)
+
+
+@helper
+def turn(zero, address, source, rows, row_step, cols, target, target_step):
+    """target (cols, target_step) = source (rows, row_step) turned; whole vectors, zero beyond the rows."""
+    wide = lanes_of(zero)
+    size = size_of(zero)
+    for row in range(0, rows, wide):
+        for col in range(0, cols, wide):
+            call_emitted(
+                address, source + (row * row_step + col) * size, row_step, min(wide, rows - row),
+                target + (col * target_step + row) * size, target_step, min(wide, cols - col),
+                0, 0, 0, 0, 0, 0,
+            )  # fmt: skip
 
 
 def _emits(emit: Any) -> Any:
@@ -200,7 +244,7 @@ def spread_lanes(row, zero, source, target, step, count, _):
 
 @_emits
 def spread_pairs(row, zero, source, target, count, _, __):
-    """target[2 * i] = source[i] in the first `count` lanes: two vectors are stored, every second lane of them."""
+    """target[2 * i] = source[i] in the first `count` lanes, as every second lane of two vectors."""
     builder, wide = row.builder, row.wide
     value = row.load(source, row.below(count))
     second = ir.Constant(ir.VectorType(ir.IntType(1), wide), [i % 2 == 0 for i in range(wide)])

@@ -1,10 +1,10 @@
-"""What the `tiled` backend decides once for each layer: how sources are laid out, and which tiles go where.
+"""What the `tiled` backend decides once for each layer: how sources are laid out, which tiles go where.
 
-Forward and dx are both correlations of a padded source with taps: dx at stride s falls into s x s of them, one
-for each phase of its pixels, on dy at stride 1 (V. Dumoulin, F. Visin, "A guide to convolution arithmetic for
-deep learning", 2016). A block of output rows of one image is computed at a time, from a copy of the rows that it
-reads: padded, and dealt out by position modulo the stride, so that each tap reads neighbours side by side. The
-copy stays in the second-level cache while all filters use it.
+Forward and dx are both correlations of a padded source with taps: dx at stride s falls into s x s of them,
+one for each phase of its pixels, on dy at stride 1 (V. Dumoulin, F. Visin, "A guide to convolution arithmetic
+for deep learning", 2016). A block of output rows of one image is computed at a time, from a copy of the rows
+that it reads: padded, and dealt out by position modulo the stride, so that each tap reads neighbours side by
+side. The copy stays in the second-level cache while all filters use it.
 
 Two ways to lay tiles, by which side the vectors lie along:
 
@@ -37,7 +37,7 @@ SLACK = 128
 
 
 class AxisTaps(NamedTuple):
-    """One axis of a correlation: output i reads inputs i * stride + offsets; it is stored at i * step + first."""
+    """One axis of a correlation: output i reads inputs i * stride + offsets, and goes to i * step + first."""
 
     size: int
     out: int
@@ -70,9 +70,9 @@ class AxisTaps(NamedTuple):
     def chunks(self, positions: int, wide: int) -> np.ndarray:
         """How rows of phases, `positions` long, are copied by vectors: intp (phases, vectors, 4).
 
-        Of each vector: where its first input lies in a row of inputs (before the row, in the padding), where it
-        goes to, and the masks of the inputs in it; two for stride 2, since every second number of two vectors
-        is taken.
+        Of each vector: where its first input lies in a row of inputs (before the row, in the padding), where
+        it goes to, and the masks of the inputs in it; two for stride 2, since every second number of two
+        vectors is taken.
         """
         return np.array(
             [
@@ -171,7 +171,7 @@ class Plan(NamedTuple):
     table: np.ndarray
     """Where the taps of output 0 lie in the copy: intp (channels * taps,)."""
     weights: np.ndarray
-    """Where the same taps' weights lie, from the group's and the filter's first on: intp (channels * taps,)."""
+    """Where the same taps' weights lie, counted from the filter's first: intp (channels * taps,)."""
     filter_step: int
     """From a filter to the next in the weights."""
     in_order: bool
@@ -253,7 +253,7 @@ def _plan(rows: AxisTaps, cols: AxisTaps, spec: ConvSpec, op: Op, dtype: np.dtyp
 
 
 def _blocks(rows: AxisTaps, row_bytes: int, units: int, threads: int) -> tuple[int, int]:
-    """Output rows of a block, and how many blocks an image has: enough for all threads, small enough to stay."""
+    """Output rows of a block, and blocks of an image: enough for all threads, small enough to stay."""
     fit = max(1, BLOCK_BYTES // row_bytes - rows.halo)
     wanted = -(-2 * threads // units) if units < 2 * threads else 1
     blocks = min(rows.out, max(wanted, -(-rows.out // fit)))
@@ -270,9 +270,10 @@ def _across_filters(width: int, filters: int, wide: int) -> bool:
 
 Tiles = list[tuple[int, int, int, int]]
 Panels = list[tuple[int, int, int]]
+Laid = tuple[Tiles, Panels, list[list[Shape]]]
 
 
-def _pixel_tiles(block: int, width: int, filters: int, wide: int) -> tuple[Tiles, Panels, list[list[Shape]]]:
+def _pixel_tiles(block: int, width: int, filters: int, wide: int) -> Laid:
     """Tiles with vectors along the pixels of rows, numbers down the filters."""
     vectors = -(-width // wide)
     numbers = 6 if filters == 6 else min(4, filters)
@@ -295,8 +296,8 @@ def _pixel_tiles(block: int, width: int, filters: int, wide: int) -> tuple[Tiles
     return tiles, panels, [[Shape(numbers, 1, down, count)] for count in counts]
 
 
-def _filter_tiles(block: int, width: int, filters: int, wide: int) -> tuple[Tiles, Panels, list[list[Shape]]]:
-    """Tiles with vectors along the filters, numbers over pixels side by side: of one row, or of whole rows."""
+def _filter_tiles(block: int, width: int, filters: int, wide: int) -> Laid:
+    """Tiles with vectors along the filters, numbers over pixels side by side: of one row, or whole rows."""
     vectors = -(-filters // wide)
     most = registers()
     rows, cols, together = min(
@@ -325,7 +326,7 @@ def _filter_tiles(block: int, width: int, filters: int, wide: int) -> tuple[Tile
 
 
 def _filter_cost(block: int, width: int, vectors: int, rows: int, cols: int, together: int) -> float:
-    """Half cycles that a tap takes: two multiplications or loads in one, vectors of weights from further away."""
+    """Half cycles that a tap takes: of multiplications, or of loads; weights come from further away."""
     tiles = -(-block // rows) * -(-width // cols)
     pixels = rows * cols
     return tiles * sum(max(pixels * each, 9, pixels + 3 * each) for each in _split(vectors, together))
@@ -338,7 +339,7 @@ def _split(count: int, most: int) -> list[int]:
 
 
 class GradientPlan(NamedTuple):
-    """dw of a layer: sums over pixels of x at each tap, times dy turned round so that filters lie side by side."""
+    """dw of a layer: sums over pixels of x at each tap, times dy, turned so that filters lie side by side."""
 
     geometry: Geometry
     record: np.ndarray
@@ -361,13 +362,13 @@ def gradient_plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> GradientPlan
     """How to compute dw."""
     wide = lanes(dtype)
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
-    (sh, sw), (dh, dw) = spec.stride, spec.dilation
+    sh, sw = spec.stride
     vectors = -(-filters // wide)
     padded = vectors * wide
     pitch = spec.cols.extent
     row_bytes = (channels * pitch * sh + spec.OW * padded) * dtype.itemsize
     fit = max(1, 2 * BLOCK_BYTES // row_bytes - spec.rows.reach // sh)
-    wanted = -(-threads // spec.N) if spec.N < threads else 1
+    wanted = max(1, -(-threads // spec.N))
     blocks = min(spec.OH, max(wanted, -(-spec.OH // fit)))
     block = -(-spec.OH // blocks)
     copied = (block - 1) * sh + spec.rows.reach

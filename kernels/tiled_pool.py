@@ -5,6 +5,7 @@ Loads are masked: what lies in the padding is minus infinity to a maximum, and z
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -19,14 +20,16 @@ from kernels.tiled_copy import Row
 from kernels.tiled_tile import call_emitted, compiled, lanes
 
 ARGUMENTS = (
-    "x", "row_step", "col_step", "lane_step", "rows", "masks", "position", "y", "indices", "count", "divisors",
-    "spare",
+    "x", "row_step", "col_step", "lane_step", "rows", "masks",
+    "position", "y", "indices", "count", "divisors", "spare",
 )  # fmt: skip
-"""Of the function for a vector of outputs, all intp. `x`: the address of the first output's first tap, which may
-lie outside; steps from tap to tap and from output to output in elements; `rows`: bit r says that tap row r lies
-inside; `masks`: the address of two masks of inputs for each tap column; `position`: that of the first tap in its
-plane; `y`, `indices` (or 0), `divisors` (or 0): addresses of the outputs; `count`: how many they are."""
+"""Of the function for a vector of outputs, all intp. `x`: the address of the first output's first tap, which
+may lie outside; steps from tap to tap and from output to output, in elements; `rows`: bit r is set where tap
+row r lies inside; `masks`: the address of `_columns` for these outputs; `position`: that of the first tap in
+its plane; `y`, `indices`, `divisors`: addresses for the outputs, where needed; `count`: how many they are."""
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+_WORTH_A_LAUNCH = 4
+"""Vectors do so many operations in the time of one of the loops that `jit` has in mind."""
 
 
 @lru_cache(maxsize=256)
@@ -89,7 +92,7 @@ class _Windows:
         divisors = row.load(given["divisors"], self.stored, 1.0)
         row.store_where(builder.fdiv(total, divisors), given["y"], self.stored)
 
-    def _taps(self, others: float):
+    def _taps(self, others: float) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
         """Each tap: its offset in elements, its values, and the lanes where it lies inside."""
         builder, row, given = self.builder, self.row, self.given
         table = builder.inttoptr(given["masks"], _I64.as_pointer())
@@ -126,7 +129,7 @@ def _rows(axis: Axis) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _columns(axis: Axis, wide: int) -> np.ndarray:
-    """For each vector of outputs and tap column: the masks of two vectors of inputs, for stride 2, and of outputs.
+    """For each vector of outputs and tap column: masks of two vectors of inputs (stride 2), and of outputs.
 
     intp (vectors, kernel, 3).
     """
@@ -158,8 +161,9 @@ def pool(
                 at = plane * OH * OW + oh * OW + ow
                 position = (oh * sh - top) * W + ow * sw - left
                 call_emitted(
-                    address, x.ctypes.data + (plane * H * W + position) * size, row_step, col_step, sw, rows[oh],
-                    columns.ctypes.data + n * columns.shape[1] * 24, position, y.ctypes.data + at * size,
+                    address, x.ctypes.data + (plane * H * W + position) * size, row_step, col_step, sw,
+                    rows[oh], columns.ctypes.data + n * columns.shape[1] * 24, position,
+                    y.ctypes.data + at * size,
                     indices.ctypes.data + at * 8 if indices.size else 0, min(wide, OW - ow),
                     divisors.ctypes.data + (oh * OW + ow) * size if divisors.size else 0, 0,
                 )  # fmt: skip
@@ -170,9 +174,9 @@ def _pool(spec: PoolSpec, x: np.ndarray, divisors: np.ndarray, y: np.ndarray, in
     stride = min(spec.stride[1], 3)
     address = vector_of_windows(spec.mode, spec.R, spec.S, stride, bool(indices.size), x.dtype)
     pool(
-        spec.flops // 4, x.reshape(-1), spec.H, spec.W, spec.OH, spec.OW, *spec.stride, spec.rows.before,
-        spec.cols.before, spec.dilation[0] * spec.W, spec.dilation[1], _rows(spec.rows), _columns(spec.cols, wide),
-        address, wide, divisors, y.reshape(-1), indices,
+        spec.flops // _WORTH_A_LAUNCH, x.reshape(-1), spec.H, spec.W, spec.OH, spec.OW, *spec.stride,
+        spec.rows.before, spec.cols.before, spec.dilation[0] * spec.W, spec.dilation[1], _rows(spec.rows),
+        _columns(spec.cols, wide), address, wide, divisors, y.reshape(-1), indices,
     )  # fmt: skip
 
 

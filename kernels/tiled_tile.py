@@ -1,6 +1,7 @@
 """Register tiles: the innermost loop of the `tiled` backend, emitted for the machine's vectors.
 
-A tile holds `rows` x `cols` numbers by `down` x `along` vectors of sums in registers, and adds outer products:
+A tile holds `rows` x `cols` numbers by `down` x `along` vectors of sums in registers, and adds outer
+products:
 
     sum[r, c, d, a] += s[at + r * row_step + c] * v[there + d * down_step + a * lanes : ... + lanes]
 
@@ -33,11 +34,12 @@ ARGUMENTS = (
     "s", "row_step", "v", "down_step", "table", "step", "count",
     "out", "out_step", "out_down", "valid", "start",
 )  # fmt: skip
-"""Of a tile, all intp. `s`, `v`, `table` and `out` are addresses; the table holds intp, in elements. Sums i go to out[i * out_step + d * out_down + a * lanes], the first `valid - a * lanes` lanes of each
-vector. `start` is the address of what each number's sums begin at, or 0 to add to what is in `out`.
+"""Of a tile, all intp. `s`, `v`, `table` and `out` are addresses; the table holds intp, in elements. Sums of
+number i go to out[i * out_step + d * out_down + a * lanes], of each vector the first `valid - a * lanes`.
+`start` is the address of what each number's sums begin at, or 0 to add to what is in `out`.
 
-A `turned` tile is stored the other way round: number i of lane l goes to out[(a * lanes + l) * out_step + i], for
-the first `valid` of all lanes, and `start` is the address of what each lane's sums begin at."""
+A `turned` tile is stored the other way round: number i of lane l goes to out[(a * lanes + l) * out_step + i],
+for the first `valid` of all lanes, and `start` is the address of what each lane's sums begin at."""
 _INT = ir.IntType(64)
 
 
@@ -120,7 +122,7 @@ _kept: list[Any] = []
 
 
 def _call(a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
-    emitted(a, b, c, d, e, f, g, h, i, j, k, l)  # noqa: F821
+    emitted(a, b, c, d, e, f, g, h, i, j, k, l)  # type: ignore[name-defined]  # noqa: F821
 
 
 @intrinsic
@@ -193,7 +195,7 @@ class _Emitter:
         fma = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.{self.name}"
         )
-        added = []
+        added: list[ir.Value] = []
         for row in range(shape.rows):
             for col in range(shape.cols):
                 number = self._spread(builder.load(builder.gep(self._at(s, row_step, row), [_int(col)])))
@@ -245,7 +247,6 @@ class _Emitter:
         return vectors * (self.shape.rows * self.shape.cols)
 
     def _store_turned(self, sums, out, out_step, valid) -> None:
-        """Transpose lanes by numbers: in stage s, pairs of vectors exchange every other block of s lanes."""
         builder, wide, along = self.builder, self.wide, self.shape.along
         masked = self._masked(
             "store", [self.vector, self.vector.as_pointer(), ir.IntType(32), self._mask_type]
@@ -254,20 +255,8 @@ class _Emitter:
         alignment = ir.Constant(ir.IntType(32), self.itemsize)
         order = ir.Constant(self._lane_numbers, list(range(wide)))
         for a in range(along):
-            square = [*sums[a::along], *[ir.Constant(self.vector, ir.Undefined)] * (wide - numbers)]
-            stage = 1
-            while stage < wide:
-                upper = [lane if not lane & stage else wide + lane - stage for lane in range(wide)]
-                lower = [lane + stage if not lane & stage else wide + lane for lane in range(wide)]
-                for i in range(wide):
-                    if not i & stage:
-                        pair = square[i], square[i + stage]
-                        square[i] = builder.shuffle_vector(*pair, ir.Constant(self._lane_numbers, upper))
-                        square[i + stage] = builder.shuffle_vector(
-                            *pair, ir.Constant(self._lane_numbers, lower)
-                        )
-                stage *= 2
-            for lane, row in enumerate(square):
+            rest = [ir.Constant(self.vector, ir.Undefined)] * (wide - numbers)
+            for lane, row in enumerate(transposed(builder, [*sums[a::along], *rest])):
                 index = a * wide + lane
                 there = builder.icmp_signed("<", _int(index), valid)
                 count = builder.select(
@@ -329,6 +318,23 @@ class _Emitter:
         phi = self.builder.phi(kind)
         phi.add_incoming(value, block)
         return phi
+
+
+def transposed(builder: ir.IRBuilder, vectors: list[ir.Value]) -> list[ir.Value]:
+    """As many vectors as they have lanes, turned: in stage s, pairs exchange every other block of s lanes."""
+    square, wide = list(vectors), len(vectors)
+    order = ir.VectorType(ir.IntType(32), wide)
+    stage = 1
+    while stage < wide:
+        upper = [lane if not lane & stage else wide + lane - stage for lane in range(wide)]
+        lower = [lane + stage if not lane & stage else wide + lane for lane in range(wide)]
+        for i in range(wide):
+            if not i & stage:
+                pair = square[i], square[i + stage]
+                square[i] = builder.shuffle_vector(*pair, ir.Constant(order, upper))
+                square[i + stage] = builder.shuffle_vector(*pair, ir.Constant(order, lower))
+        stage *= 2
+    return square
 
 
 def _int(value: int) -> ir.Constant:

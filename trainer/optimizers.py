@@ -6,6 +6,11 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from trainer.fused import momentum_step
+
+_WORK = 4
+"""Operations on a parameter, and the memory that they wait for."""
+
 
 class Optimizer(ABC):
     """Steps `values` along `slopes`, both flat arrays; `state` is what it remembers from step to step."""
@@ -32,12 +37,18 @@ class SGD(Optimizer):
             self.state = {"velocity": np.zeros_like(values)}
 
     def step(self) -> None:
-        direction = self.slopes
         if self.momentum:
-            direction = self.state["velocity"]
-            direction *= self.momentum
-            direction += self.slopes
-        self.values -= np.multiply(direction, self.lr, out=self._scratch)
+            number = self.values.dtype.type
+            momentum_step(
+                _WORK * self.values.size,
+                self.values,
+                self.slopes,
+                self.state["velocity"],
+                number(self.lr),
+                number(self.momentum),
+            )
+        else:
+            self.values -= np.multiply(self.slopes, self.lr, out=self._scratch)
 
 
 class Adam(Optimizer):
