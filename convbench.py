@@ -294,8 +294,8 @@ def roofline(
     skipped = sum(each.skipped is not None for each in outcomes)
     if skipped:
         console.print(
-            f"\n{skipped} skipped: not supported, too large for memory, or over {CASE_S:g} s for a case at less "
-            f"than {LEAST_SHARE:.0%} of the attainable speed."
+            f"\n{skipped} skipped: not supported, too large for memory, or over {CASE_S:g} s a case "
+            f"at less than {LEAST_SHARE:.0%} of the attainable speed."
         )
     if wrong:
         raise typer.Exit(1)
