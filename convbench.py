@@ -305,7 +305,8 @@ def _share(each: Any, attainable_s: float) -> str:
     """A backend's time and its share of the ceiling."""
     if each.median_s is None:
         return "[red]wrong[/red]" if each.wrong else "skipped"
-    return f"{_seconds(each.median_s)} {attainable_s / each.median_s:.0%}"
+    share = attainable_s / each.median_s
+    return f"{_seconds(each.median_s)} {share:.{0 if share >= 0.1 else 1}%}"
 
 
 def _advise() -> None:
