@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.blas_family import choose_blas_family
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -202,6 +204,7 @@ def bench(
     options.layers()
     if baseline not in (*options.backends, BASELINE):
         raise ValueError(f"--baseline is {baseline!r}; expected one of {', '.join(options.backends)}")
+    _advise()
     before = set(RESULTS.glob("*.json"))
     status = subprocess.call([sys.executable, "-m", "pytest", *_pytest_arguments(options)])
     saved = sorted(set(RESULTS.glob("*.json")) - before)
@@ -230,6 +233,89 @@ def _pytest_arguments(options: Any) -> list[str]:
         *("--threads", str(options.threads)),
         *("--budget", str(options.budget_s)),
     ]
+
+
+@app.command()
+def roofline(
+    suite: Suite = None,
+    backends: Backends = None,
+    batch_sizes: BatchSizes = "32",
+    ops: Ops = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+) -> None:
+    """Measure the machine's ceilings, and how near each backend comes to them; exit 1 on a wrong result.
+
+    A layer's attainable time is that of its operations at the rate of a matrix product, or of its least bytes
+    at that of a copy, whichever is longer. Percentages are shares of it; methods that save operations, and
+    data that stay in the caches, may reach more than 100 %.
+    """
+    from rich.table import Table
+    from tqdm import tqdm
+
+    from benchmarks.ceiling import measure_ceiling
+    from benchmarks.options import Options
+    from benchmarks.roofline import CASE_S, LEAST_SHARE, Reached, reached
+    from benchmarks.run import cases
+    from kernels.threads import pinned_threads
+
+    options = Options.read(suite or (), backends, batch_sizes, ops, dtype, threads, CASE_S)
+    total = sum(1 for _ in cases(options))
+    _advise()
+    with pinned_threads(options.threads):
+        ceiling = measure_ceiling(options.dtype)
+    typer.echo(
+        f"Ceilings in {options.dtype} on {options.threads} thread{'s' if options.threads != 1 else ''}: "
+        f"{ceiling.gemm_gflops:.3g} GFLOP/s (matrix product), {ceiling.copy_gbs:.3g} GB/s (copy); "
+        f"they meet at {ceiling.balance:.3g} FLOP/byte.\n"
+    )
+    rows: dict[tuple[str, Any, str], dict[str, Reached]] = defaultdict(dict)
+    outcomes = list(tqdm(reached(options, ceiling), total=total, unit="case", leave=False, disable=None))
+    for each in outcomes:
+        rows[each.case.name, each.case.layer, each.case.op][each.case.backend] = each
+    figures = ("FLOP/byte", "bound by", "attainable")
+    table = Table("layer", "op", "batch", *figures, *options.backends, box=None, pad_edge=False)
+    for (name, layer, op), by_backend in rows.items():
+        attainable_s = ceiling.attainable_s(layer)
+        table.add_row(
+            name,
+            op,
+            str(layer.N),
+            f"{ceiling.intensity(layer):.3g}",
+            ceiling.bound(layer),
+            _seconds(attainable_s),
+            *(_share(by_backend[backend], attainable_s) for backend in options.backends),
+        )
+    console = _console()
+    console.print(table)
+    wrong = [each for each in outcomes if each.wrong]
+    for each in wrong:
+        console.print(f"[red]wrong[/red] {each.case.id}: {each.wrong}")
+    skipped = sum(each.skipped is not None for each in outcomes)
+    if skipped:
+        console.print(
+            f"\n{skipped} skipped: not supported, too large for memory, or over {CASE_S:g} s a case "
+            f"at less than {LEAST_SHARE:.0%} of the attainable speed."
+        )
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _share(each: Any, attainable_s: float) -> str:
+    """A backend's time and its share of the ceiling."""
+    if each.median_s is None:
+        return "[red]wrong[/red]" if each.wrong else "skipped"
+    share = attainable_s / each.median_s
+    return f"{_seconds(each.median_s)} {share:.{0 if share >= 0.1 else 1}%}"
+
+
+def _advise() -> None:
+    """Say so where BLAS runs lesser kernels than it could."""
+    from kernels.machine import lesser_blas
+
+    advice = lesser_blas()
+    if advice:
+        typer.echo(advice)
 
 
 @app.command()
@@ -748,6 +834,7 @@ def main() -> None:
     # OpenBLAS's threads would spin for some 30 ms after each product, on the cores that Numba's need. It
     # reads this as NumPy is imported, which the commands do.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    choose_blas_family()
     try:
         app(prog_name="convbench")
     except (ValueError, OSError) as error:

@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 
+from benchmarks.blas_family import choose_blas_family
+
+choose_blas_family()  # before NumPy, which all of these import
+
+from benchmarks.ceiling import measure_ceiling
 from benchmarks.options import BATCH_SIZES, BUDGET_S, Options
 from benchmarks.run import Run, cases
-from kernels.machine import load, machine_facts
+from kernels.machine import lesser_blas, load, machine_facts
 from kernels.threads import pinned_threads
 
 RUN = pytest.StashKey[Run]()
@@ -82,6 +87,10 @@ def pytest_configure(config: pytest.Config) -> None:
         option.benchmark_json = str(config.stash[PARTIAL])
 
 
+def pytest_report_header() -> str | None:
+    return lesser_blas()
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     partial = config.stash.get(PARTIAL, None)
     if partial is not None and partial.exists():
@@ -99,6 +108,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def run(pytestconfig: pytest.Config) -> Iterator[Run]:
     run = pytestconfig.stash[RUN]
     with pinned_threads(run.options.threads):
+        if not pytestconfig.option.benchmark_disable:
+            run.ceiling = measure_ceiling(run.options.dtype)
         yield run
 
 
@@ -110,8 +121,12 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     spreads = [bench["stats"]["iqr"] / bench["stats"]["median"] for bench in output_json["benchmarks"]]
     noise = median(spreads) if spreads else None
-    output_json["convbench"] = {**config.stash[RUN].as_dict(), "noise": noise}
-    output_json["machine_info"]["convbench"]["load_end"] = load()
+    run = config.stash[RUN]
+    output_json["convbench"] = {**run.as_dict(), "noise": noise}
+    output_json["machine_info"]["convbench"] |= {
+        "ceiling": run.ceiling and run.ceiling.as_dict(),
+        "load_end": load(),
+    }
     if not config.option.benchmark_save_data:
         for benchmark in output_json["benchmarks"]:
             benchmark["stats"].pop("data", None)

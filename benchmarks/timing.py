@@ -36,6 +36,7 @@ def _time(case: Case, run: Run, benchmark: Any) -> None:
     benchmark.group = case.group
     benchmark.extra_info = {
         **case.facts(run.options.threads),
+        "attainable_s": run.ceiling and run.ceiling.attainable_s(case.layer),
         "peak_bytes": run.memory.peak_bytes(problem, case.backend, call_s),
         "error": verdict.error,
         "fingerprint": fingerprint(case.backend),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from importlib import metadata
@@ -16,6 +17,9 @@ from kernels.threads import usable_cores
 _PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "pytest-benchmark", "convbench")
 _TELLING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
+# What OpenBLAS's kernels for AVX-512 need, and the families that are such kernels.
+_AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
+_AVX512_FAMILIES = ("skylakex", "cooperlake", "sapphirerapids")
 
 
 def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -26,12 +30,14 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
         "cpu": cpu.get("brand_raw") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
         "isa": [flag for flag in _TELLING_FLAGS if flag in flags],
-        "caches": _caches(),
+        "caches": caches(),
         "memory_bytes": psutil.virtual_memory().total,
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": _versions(),
         "blas": _blas(),
+        "coretype": _coretype(),
+        "lesser_blas": lesser_blas(),
         "numba": _numba(),
         "threads": threads,
         "governor": _read(_CPU0 / "cpufreq" / "scaling_governor"),
@@ -43,8 +49,7 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
 def identity() -> dict[str, str]:
     """What has to be the same for a measurement to hold: the CPU, its instructions, BLAS and its kernels."""
     cpu, flags = _cpu()
-    # Beside NumPy's BLAS there may be SciPy's.
-    blas = min(_blas_pools(), key=lambda pool: "numpy" not in pool["filepath"], default=None)
+    blas = _numpy_blas()
     return {
         "cpu": cpu,
         "isa": " ".join(flag for flag in _TELLING_FLAGS if flag in flags),
@@ -72,7 +77,7 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _caches() -> dict[str, int]:
+def caches() -> dict[str, int]:
     """Bytes of core 0's caches: L1d, L2, L3; empty where Linux does not tell."""
     sizes = {}
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -105,6 +110,34 @@ def _blas() -> list[dict[str, Any]]:
         }
         for pool in _blas_pools()
     ]
+
+
+def lesser_blas() -> str | None:
+    """What to do, in one line, where BLAS runs kernels for lesser CPUs than this one; else None."""
+    blas = _numpy_blas()
+    family = (blas or {}).get("architecture")
+    if not blas or blas["internal_api"] != "openblas" or not family or family.lower() in _AVX512_FAMILIES:
+        return None
+    if not _cpu()[1] >= _AVX512:
+        return None
+    return (
+        f"OpenBLAS runs its {family} kernels, but this CPU has AVX-512: "
+        "start Python with OPENBLAS_CORETYPE=SkylakeX"
+    )
+
+
+def _coretype() -> dict[str, str] | None:
+    """The family of kernels that OpenBLAS was told to take, and by whom; None where it chose itself."""
+    name = os.environ.get("OPENBLAS_CORETYPE")
+    if not name:
+        return None
+    ours = os.environ.get("CONVBENCH_CORETYPE") == name
+    return {"name": name, "set_by": "convbench" if ours else "user"}
+
+
+def _numpy_blas() -> dict[str, Any] | None:
+    """NumPy's BLAS, beside which there may be SciPy's."""
+    return min(_blas_pools(), key=lambda pool: "numpy" not in pool["filepath"], default=None)
 
 
 def _blas_pools() -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -102,3 +103,10 @@ def rounds_for(call_s: float) -> int:
 def warm_up_rounds_for(call_s: float) -> int:
     """Untimed rounds before them: none for a call that is long enough to warm up by itself."""
     return int(min(MAX_ROUNDS, WARM_UP_S / call_s))
+
+
+def median_s(call: Callable[[], Any], call_s: float) -> float:
+    """Median seconds of a `call` that takes about `call_s`: warmed up, over as many rounds as fit."""
+    for _ in range(warm_up_rounds_for(call_s)):
+        call()
+    return median(seconds_of(call)[0] for _ in range(rounds_for(call_s)))

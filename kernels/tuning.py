@@ -23,7 +23,7 @@ from kernels.forecast import Forecaster, shrink
 from kernels.machine import identity
 from kernels.measure import TRACED_S, Memory
 from kernels.policy import Measured
-from kernels.problem import Problem
+from kernels.problem import Problem, Verdict
 from kernels.registry import Op, available_backends, get_backend
 from kernels.selection import PREFERENCE, Key, Selection, keys_of
 from kernels.spec import Spec
@@ -115,6 +115,15 @@ def _batch(key: Key) -> int:
     return key.spec.N
 
 
+def judge_affordably(problem: Problem, name: str, results: tuple[np.ndarray, ...]) -> Verdict:
+    """The verdict on `results`; on those of a smaller layer where the reference would take too long."""
+    if problem.spec.flops <= CHECKED_FLOPS:
+        return problem.judge(name, results)
+    smaller = shrink(problem.spec, int(CHECKED_FLOPS))
+    looked_at = Problem.of_training(smaller, problem.dtype)[problem.op]
+    return looked_at.judge(name, looked_at.run(name))
+
+
 class _Tuner:
     """What is learnt of slow backends on the way, which spares calls of them."""
 
@@ -125,11 +134,7 @@ class _Tuner:
     def check(self, problem: Problem, name: str) -> tuple[Measured, tuple[np.ndarray, ...]]:
         """What a first call shows: errors, workspace, and one sample; and its results."""
         call_s, results = self.forecaster.first_calls.run(problem, name)
-        looked_at = problem
-        if problem.spec.flops > CHECKED_FLOPS:
-            smaller = shrink(problem.spec, int(CHECKED_FLOPS))
-            looked_at = Problem.of_training(smaller, problem.dtype)[problem.op]
-        verdict = looked_at.judge(name, results if looked_at is problem else looked_at.run(name))
+        verdict = judge_affordably(problem, name, results)
         workspace = self.memory.peak_bytes(problem, name, call_s, results)
         measured = Measured((call_s,), None, workspace, verdict.error, verdict.wrong, fingerprint(name))
         return measured, results

@@ -28,12 +28,12 @@ _SPREADS = {"stddev_s": "stddev", "iqr_s": "iqr"}
 COLUMNS = (
     "run", "datetime", "machine", "suite", "layer", "kind", "op", "backend", "batch", "dtype", "threads",
     "descriptor", "status", "reason", "predicted_s", "rounds", "min_s", "q1_s", "median_s", "q3_s", "max_s",
-    "mean_s", "stddev_s", "iqr_s", "images_per_s", "gflops", "least_gib_per_s", "flops", "least_mib",
-    "im2col_mib", "peak_mib", "error", "compile_s",
+    "mean_s", "stddev_s", "iqr_s", "images_per_s", "gflops", "least_gib_per_s",
+    "attainable_s", "share", "flops", "least_mib", "im2col_mib", "peak_mib", "error", "compile_s",
 )  # fmt: skip
 _FLOATS = (
-    "predicted_s", "rounds", *_STATS, *_SPREADS, "images_per_s", "gflops", "least_gib_per_s", "least_mib",
-    "im2col_mib", "peak_mib", "error", "compile_s",
+    "predicted_s", "rounds", *_STATS, *_SPREADS, "images_per_s", "gflops", "least_gib_per_s", "attainable_s",
+    "share", "least_mib", "im2col_mib", "peak_mib", "error", "compile_s",
 )  # fmt: skip
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
@@ -89,6 +89,9 @@ def load(paths: Paths) -> pd.DataFrame:
     - images_per_s: batch / median_s
     - gflops: 1e9 floating-point operations per second, flops / median_s
     - least_gib_per_s: GiB/s if each array moves to or from memory once, least bytes / median_s
+    - attainable_s: seconds that a call takes at least by the ceilings measured with the run: its operations
+      at the rate of a matrix product, or its least bytes at that of a copy
+    - share: attainable_s / median_s; more than 1 for a method that saves operations, or data from the caches
     - flops: floating-point operations of a call, of the taps that are not padding
     - least_mib: MiB of a call's arrays, inputs and result
     - im2col_mib: MiB of the window matrix that im2col would build
@@ -213,10 +216,13 @@ def _timed(item: Entry) -> dict[str, Any]:
     spreads = {name: stats.number(key) for name, key in _SPREADS.items()}
     least, median = info.integer("least_bytes"), times["median_s"]
     peak = info.number("peak_bytes", null=True)
+    attainable = info.number("attainable_s", null=True, missing=True)
     rates = {
         "images_per_s": case["batch"] / median,
         "gflops": case["flops"] / median / 1e9,
         "least_gib_per_s": least / median / GIB,
+        "attainable_s": attainable,
+        "share": attainable / median,
     }
     sizes = {
         "least_mib": least / MIB,

@@ -191,15 +191,16 @@ def results(frame: pd.DataFrame) -> Table:
             *(str(getattr(row, key)) for key in varying), row.layer, row.op, backend_cell(row.backend),
             f"{row.batch:,}", seconds(row.median_s), percent(row.iqr_s / row.median_s),
             significant(row.images_per_s), significant(row.gflops), significant(row.least_gib_per_s),
-            significant(row.peak_mib), error(row.error), seconds(row.compile_s), f"{row.rounds:,.0f}",
+            percent(row.share), significant(row.peak_mib), error(row.error), seconds(row.compile_s),
+            f"{row.rounds:,.0f}",
         ]
         for row in tables.records(rows)
     ]  # fmt: skip
     head = (
         *varying, "layer", "op", "backend", "batch size", "median time", "IQR/median", "images/s", "GFLOP/s",
-        "least GiB/s", "peak MiB", "error", "compile time", "rounds",
+        "least GiB/s", "of attainable", "peak MiB", "error", "compile time", "rounds",
     )  # fmt: skip
-    return Table(head, "l" * len(varying) + "lll" + "r" * 10, lines)
+    return Table(head, "l" * len(varying) + "lll" + "r" * 11, lines)
 
 
 def machine(run: Run) -> Table:
@@ -220,6 +221,9 @@ def machine(run: Run) -> Table:
         "Python": facts.get("python"),
         "versions": facts.get("versions"),
         "BLAS": ", ".join(_blas(one) for one in blas if isinstance(one, dict)),
+        "BLAS kernels": facts.get("coretype"),
+        "advice": facts.get("lesser_blas"),
+        "ceiling": _ceiling(facts.get("ceiling")),
         "Numba": facts.get("numba"),
         "frequency governor": facts.get("governor"),
         "load before and after": None if None in load else " and ".join(map(_plain, load)),
@@ -256,6 +260,15 @@ def _blas(one: Mapping[str, Any]) -> str:
     if isinstance(one.get("threads"), int):
         words.append(f"with {count(one['threads'], 'thread')}")
     return " ".join(words)
+
+
+def _ceiling(found: Any) -> str | None:
+    if not isinstance(found, Mapping):
+        return None
+    gemm, copy = found.get("gemm_gflops"), found.get("copy_gbs")
+    if not (isinstance(gemm, int | float) and isinstance(copy, int | float)):
+        return None
+    return f"{significant(gemm)} GFLOP/s (matrix product), {significant(copy)} GB/s (copy, read and written)"
 
 
 def _commit(commit: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,57 @@ def test_bench_ends_with_the_report_and_a_summary(benched):
     assert (folder / "results" / "report" / "results.csv").exists()
 
 
+def test_bench_says_when_blas_runs_lesser_kernels(tmp_path):
+    """Before the run, which takes long; here it finds nothing to do."""
+    (tmp_path / "tiny.txt").write_text(SUITE)
+    (tmp_path / "told.py").write_text(
+        "import convbench, subprocess, kernels.machine\n"
+        "kernels.machine.lesser_blas = lambda: 'advice in a line'\n"
+        "subprocess.call = lambda *_: 0\n"
+        "convbench.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "told.py", "bench", "--suite", "tiny.txt"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "advice in a line\n"
+    assert "no results were saved" in done.stderr
+
+
+def test_roofline_shows_what_is_attainable_and_what_was_reached(tmp_path):
+    (tmp_path / "tiny.txt").write_text(SUITE)
+    done = convbench_run(tmp_path, "roofline", "--suite", "tiny.txt", "--backends", "im2col,numba")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    ceilings, blank, head, *rows = lines[-8:]
+    assert re.match(r"Ceilings in float32 on \d+ threads?: [\d.e+]+ GFLOP/s \(matrix product\), ", ceilings)
+    assert blank == ""
+    assert head.split() == [
+        "layer",
+        "op",
+        "batch",
+        "FLOP/byte",
+        "bound",
+        "by",
+        "attainable",
+        "im2col",
+        "numba",
+    ]
+    assert [row.split()[:3] for row in rows] == [
+        ["tiny:conv", "forward", "32"], ["tiny:conv", "dx", "32"], ["tiny:conv", "dw", "32"],
+        ["tiny:pool", "forward", "32"], ["tiny:pool", "dx", "32"],
+    ]  # fmt: skip
+    assert all(
+        re.search(r"(arithmetic|memory) +[\d.]+ [mu]?s( +[\d.]+ [mu]?s [\d.]+%){2}$", row.rstrip())
+        for row in rows
+    )
+    assert list(tmp_path.iterdir()) == [tmp_path / "tiny.txt"]
+
+
 def test_report_takes_the_newest_results_or_those_it_is_given(benched, tmp_path):
     folder, _ = benched
     (results,) = (folder / "results").glob("*.json")
@@ -151,6 +203,9 @@ BAD_FILES = {"empty.json": "", "half.json": '{"benchmarks": [', "foreign.json": 
         (["bench", "--dtype", "int8"], "--dtype is 'int8'; expected float32 or float64"),
         (["bench", "--threads", "0"], "--threads is 0; expected 1 to"),
         (["bench", "--baseline", "nope"], "--baseline is 'nope'; expected one of loops, window"),
+        (["roofline", "--suite", "nope"], "suite is 'nope'; expected one of default, alexnet"),
+        (["roofline", "--backends", "nope"], "backend is 'nope'; expected one of loops"),
+        (["roofline", "--dtype", "int8"], "--dtype is 'int8'; expected float32 or float64"),
         (["check", "--budget", "-1"], "--budget is -1.0; expected seconds, more than 0"),
         (["report"], "no results in results/; expected files, or a run of `convbench bench` before"),
         (["report", "missing.json"], "missing.json does not exist; expected"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 import benchmarks
+from benchmarks.blas_family import CORETYPE, MARK, NEEDED
+from benchmarks.ceiling import Ceiling
 
 SUITE = """\
 mb1ic1ih28oc2oh28kh3ph1n"tiny:conv"
@@ -40,7 +43,10 @@ registry._BACKENDS["broken"] = backend
 """
 
 
-def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def pytest_run(
+    folder: Path, *arguments: str, change: dict[str, str | None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """pytest on the benchmarks in `folder`, in an environment with `change`; None removes."""
     (folder / "tiny.txt").write_text(SUITE)
     command = [
         sys.executable,
@@ -50,7 +56,8 @@ def pytest_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
         "-p",
         "no:cacheprovider",
     ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    changed = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **(change or {})}
+    environment = {name: value for name, value in changed.items() if value is not None}
     return subprocess.run(
         [*command, "--suite", "tiny.txt", *arguments],
         cwd=folder,
@@ -87,13 +94,23 @@ def test_every_case_is_timed_or_skipped(saved):
 def test_results_carry_what_a_report_needs(saved):
     for entry in saved["benchmarks"]:
         info = entry["extra_info"]
-        assert set(info) == FACTS | {"peak_bytes", "error", "compile_s", "fingerprint"}
+        assert set(info) == FACTS | {"peak_bytes", "error", "compile_s", "fingerprint", "attainable_s"}
         assert 0 <= info["error"] < 1e-5
         assert info["flops"] > 0
         assert (info["compile_s"] is None) == (info["backend"] != "numba")
         assert entry["stats"]["median"] > 0
         assert "data" not in entry["stats"]
         assert entry["group"] == f"{info['layer']} {info['op']} batch {info['batch']}"
+
+
+def test_the_ceiling_is_saved_and_cases_are_held_against_it(saved):
+    found = Ceiling(**saved["machine_info"]["convbench"]["ceiling"])
+    assert found.dtype == "float32"
+    assert found.threads == saved["convbench"]["options"]["threads"]
+    for entry in saved["benchmarks"]:
+        info = entry["extra_info"]
+        least_s = max(info["flops"] / found.gemm_gflops / 1e9, info["least_bytes"] / found.copy_gbs / 1e9)
+        assert info["attainable_s"] == pytest.approx(least_s)
 
 
 def test_slow_cases_are_skipped_with_their_predicted_time(saved):
@@ -121,10 +138,32 @@ def test_the_machine_and_the_options_are_recorded(saved):
         "load_start",
         "load_end",
         "numba",
+        "coretype",
+        "lesser_blas",
     ):
         assert key in machine
     assert saved["convbench"]["options"]["batch_sizes"] == [1, 500]
     assert 0 < saved["convbench"]["noise"] < 10
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.platform != "linux", reason="nothing is chosen elsewhere"
+)
+def test_pytest_chooses_blas_kernels_itself_or_advises(tmp_path):
+    """Without `convbench`; where NumPy is loaded too early, only the advice is left."""
+    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    if not set(flags.split()) >= NEEDED:
+        pytest.skip("this CPU has no AVX-512")
+    arguments = ("--benchmark-only", "--backends=im2col", "--batch-sizes=1", "--ops=forward")
+    free = {CORETYPE: None, MARK: None}
+    assert pytest_run(tmp_path, *arguments, change=free).returncode == 0
+    chosen = only_result(tmp_path)["machine_info"]["convbench"]
+    assert chosen["coretype"] == {"name": "SkylakeX", "set_by": "convbench"}
+    late = pytest_run(
+        tmp_path, "-p", "numpy", "--collect-only", "--backends=im2col", change=free | {CORETYPE: "Haswell"}
+    )
+    advised = "OpenBLAS runs its Haswell kernels, but this CPU has AVX-512" in late.stdout
+    assert advised == any(pool["library"] == "openblas" for pool in chosen["blas"])
 
 
 def test_a_wrong_result_gets_no_time(tmp_path):

@@ -11,6 +11,7 @@ from kernels.measure import (
     MIN_ROUNDS,
     FirstCalls,
     Memory,
+    median_s,
     rounds_for,
     traced_peak,
     warm_up_rounds_for,
@@ -61,3 +62,12 @@ def test_memory_is_left_out_where_tracing_would_break_the_budget():
     assert memory.peak_bytes(problem, "im2col", call_s=0.05) > 0
     # By now it is known how little tracing costs.
     assert memory.peak_bytes(problem, "im2col", call_s=0.5) > 0
+
+
+def test_the_median_is_over_warm_rounds_only():
+    calls = []
+    assert 0 < median_s(lambda: calls.append(1), call_s=0.05) < 0.05
+    assert len(calls) == MIN_ROUNDS
+    calls.clear()
+    median_s(lambda: calls.append(1), call_s=0.01)
+    assert len(calls) == warm_up_rounds_for(0.01) + rounds_for(0.01) == 2 + 10

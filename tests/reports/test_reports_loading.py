@@ -31,6 +31,8 @@ def test_numbers_of_a_timed_case(golden_path):
     assert row["images_per_s"] == pytest.approx(1000)
     assert row["gflops"] == pytest.approx(1000)
     assert row["least_gib_per_s"] == pytest.approx(32 / 1024 / 0.032)
+    assert row["attainable_s"] == pytest.approx(0.08)
+    assert row["share"] == pytest.approx(2.5)
     assert (row["least_mib"], row["im2col_mib"], row["peak_mib"]) == (32, 128, 256)
     assert (row["min_s"], row["q1_s"], row["median_s"], row["q3_s"], row["max_s"]) == pytest.approx(
         (0.016, 0.0288, 0.032, 0.0352, 0.064)
@@ -48,6 +50,15 @@ def test_a_skipped_case_has_a_reason_and_no_times(golden_path):
     assert (row["layer"], row["batch"], row["predicted_s"]) == ("a:conv", 32, 3.2)
     assert row["reason"] == "predicted 3.2 s, over the budget of 1.0 s"
     assert row[["median_s", "gflops", "error", "rounds", "peak_mib"]].isna().all()
+
+
+def test_files_from_before_there_were_ceilings(save, make):
+    older, smoke = make.timed("a", "numba", 1, 0.1), make.timed("b", "numba", 1, 0.1)
+    del older["extra_info"]["attainable_s"]
+    smoke["extra_info"]["attainable_s"] = None
+    frame = reports.load(save("old.json", make.document([older, smoke])))
+    assert frame[["attainable_s", "share"]].isna().all(axis=None)
+    assert (frame["median_s"] == 0.1).all()
 
 
 def test_types(golden_path):

@@ -152,10 +152,22 @@ def test_nothing_timed(save, make, tmp_path):
     )
 
 
+def test_the_machine_has_its_ceiling_and_its_advice(save, make, tmp_path):
+    content = make.document([make.timed("a", "numba", 8, 0.5)])
+    content["machine_info"]["convbench"] |= {"lesser_blas": "take the other kernels", "coretype": None}
+    text = words(reports.write(save("x.json", content), tmp_path / "out"))
+    assert "400 GFLOP/s (matrix product), 38.0 GB/s (copy, read and written)" in text
+    assert "advice take the other kernels" in text
+    assert "BLAS kernels" not in text
+    assert "of attainable" in text
+    assert "4.0 %" in text  # 8 * 0.0025 s of 0.5 s
+
+
 def test_facts_of_the_machine_may_be_missing_or_odd(save, make, tmp_path):
     content = make.document([make.timed("a", "numba", 8, 0.5)])
     del content["convbench"]
-    facts = {"cpu": None, "caches": 3, "blas": {"a": 1}, "load_start": "?", "load_end": 1, "isa": "avx2"}
+    facts = {"cpu": None, "caches": 3, "blas": {"a": 1}, "load_start": "?", "load_end": 1, "isa": "avx2",
+             "ceiling": {"gemm_gflops": "?"}, "lesser_blas": 7, "coretype": []}  # fmt: skip
     for machine in ({"node": "host"}, {"convbench": facts}):
         content["machine_info"] = machine
         assert "Machine" in words(reports.write(save("x.json", content), tmp_path / "out"))
