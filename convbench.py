@@ -65,7 +65,7 @@ ModelName = Annotated[
 ]
 RESULTS = Path("results")
 RUNS = RESULTS / "train"
-SETTLED_S, PROVED_S = 0.5, 1.0
+SETTLED_S, PROVED_S = 0.7, 1.5
 """Seconds of steps that each way of training gets where steps settle choices, and in a proof."""
 WEIGHTS_HELP = ".npz, .safetensors or .pth, or the folder of a run; the newest run if not given."
 BASELINE = "loops"
@@ -632,8 +632,9 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
     """Tune what is not measured yet, time steps, and print both beside each other."""
     from rich.table import Table
 
+    from kernels.policy import NOISE
     from kernels.threads import pinned_threads, thread_count
-    from trainer.stepping import prove
+    from trainer.stepping import needs, prove
 
     layers = Table("layer", "batch", "", "choice", "predicted", "realised", box=None, pad_edge=False)
     ratios = ("auto / best", "predicted / realised", "drift")
@@ -644,6 +645,12 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
                 images = min(batch_size, len(data.train_labels))
                 known = _tuned_and_settled(model, images, threads, selection)
                 proof = prove(model, known, data, images, PROVED_S)
+                if (
+                    proof.regret > 1 + NOISE
+                ):  # its steps are evidence, too: let them settle it, and look again
+                    alone = dict.fromkeys(needs(model, images), proof.best_single)
+                    known = _settled_as(known, alone, selection)
+                    proof = prove(model, known, data, images, PROVED_S)
                 for each in proof.layers:
                     choice = ", ".join(dict.fromkeys(each.backends))
                     times = _seconds(each.predicted_s), _seconds(each.realised_s)
@@ -675,18 +682,25 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
 
 def _tuned_and_settled(model: str, batch_size: int, threads: Any, selection: Path | None) -> Any:
     """Measure the network's layers, then let its whole steps settle the choices; what is known is kept."""
-    import kernels
-    from kernels.selection import Selection, default_path, update
+    from kernels.selection import default_path
     from trainer import build_model
     from trainer.stepping import settle, settled
 
     path = selection or default_path()
     known = _tune(build_model(model).specs(batch_size).values(), threads, path)
     if not settled(model, known, batch_size):
-        choices = settle(model, known, batch_size, SETTLED_S)
-        known = update(path, Selection(known.machine, settled=choices))
-        kernels.use_selection(known)
+        known = _settled_as(known, settle(model, known, batch_size, SETTLED_S), path)
     return known
+
+
+def _settled_as(known: Any, choices: Any, selection: Path | None) -> Any:
+    """The selection with these choices settled, in its file and in use."""
+    import kernels
+    from kernels.selection import Selection, default_path, update
+
+    changed = update(selection or default_path(), Selection(known.machine, settled=choices))
+    kernels.use_selection(changed)
+    return changed
 
 
 def _tune(specs: Any, threads: Any, selection: Path | None, **options: Any) -> Any:

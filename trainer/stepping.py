@@ -26,7 +26,7 @@ from trainer.optimizers import SGD
 
 LEAST_STEPS = 5
 WARM_UP = 3
-HOPELESS = 4.0
+HOPELESS = 2.5
 """A backend whose layers take this many times those of the best backend is not timed."""
 WORTH_IT = 0.01
 """What one backend for all must gain on the choices for each layer, to settle them."""
@@ -90,13 +90,18 @@ class Proof:
     @property
     def best_single(self) -> str:
         """The backend with the fastest step of those alone."""
-        singles = {name: times for name, times in self.steps.items() if name != "auto"}
-        return min(singles, key=lambda name: singles[name].median_s)
+        singles = [name for name in self.steps if name != "auto"]
+        return min(singles, key=lambda name: _ratio(self.steps[name], self.steps["auto"]))
 
     @property
     def regret(self) -> float:
         """The step time of "auto" over that of the best single backend."""
-        return self.steps["auto"].median_s / self.steps[self.best_single].median_s
+        return _ratio(self.steps["auto"], self.steps[self.best_single])
+
+
+def needs(name: str, batch_size: int) -> list[Key]:
+    """The operations of a training step of the network."""
+    return list(_needed(build_model(name), batch_size).values())
 
 
 def prove(name: str, selection: Selection, data: Data, batch_size: int, seconds: float) -> Proof:
@@ -140,10 +145,16 @@ def settle(name: str, selection: Selection, batch_size: int, seconds: float) -> 
     rng = np.random.default_rng(0)
     x = rng.random((batch_size, *model.shape), np.float32)
     steps = time_steps(models, x, rng.integers(0, 10, batch_size), seconds)
-    best = min(steps, key=lambda each: steps[each].median_s)
-    if steps[best].median_s * (1 + WORTH_IT) > steps["auto"].median_s:
+    best = min(steps, key=lambda each: _ratio(steps[each], steps["auto"]))
+    if _ratio(steps["auto"], steps[best]) < 1 + WORTH_IT:
         return {key: choice.backend for key, choice in expected.chosen.items()}
     return dict.fromkeys(expected.chosen, best)
+
+
+def _ratio(one: StepTimes, other: StepTimes) -> float:
+    """How many times as long one step takes: the median over rounds, in which drift is common to both."""
+    pairs = zip(one.totals, other.totals, strict=False)  # the slower one may have fewer
+    return float(np.median([first / second for first, second in pairs]))
 
 
 def settled(name: str, selection: Selection, batch_size: int) -> bool:
