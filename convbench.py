@@ -27,7 +27,7 @@ Suite = Annotated[
     list[str] | None,
     typer.Option("--suite", metavar="NAME|FILE", help="Suite of layers; may be given several times."),
 ]
-Backends = Annotated[str | None, typer.Option(metavar="A,B", help="Backends; all that are installed.")]
+Backends = Annotated[str | None, typer.Option(metavar="A,B", help="Backends; all of convbench's own.")]
 BatchSizes = Annotated[str | None, typer.Option(metavar="N,N", help="Images a call.")]
 Ops = Annotated[str | None, typer.Option(metavar="OP,OP", help="forward, dx, dw; backward is dx and dw.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; float32 if not given.")]
