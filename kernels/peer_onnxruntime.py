@@ -82,11 +82,16 @@ def _kept(spec: Spec, biased: bool, threads: int) -> Any:
 
 def _run(spec: Spec, arrays: dict[str, np.ndarray], y: np.ndarray) -> None:
     session = _kept(spec, "b" in arrays, active())
+    session.run_with_iobinding(_binding(session, arrays, y))
+
+
+def _binding(session: Any, arrays: dict[str, np.ndarray], y: np.ndarray) -> Any:
+    """Inputs and the output where they are, without a copy."""
     binding = session.io_binding()
     for name, array in arrays.items():
         binding.bind_cpu_input(name, array)
     binding.bind_output("y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
-    session.run_with_iobinding(binding)
+    return binding
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
@@ -111,17 +116,13 @@ conv_dx = conv_dw = conv_db = max_pool_dx = avg_pool_dx = lacking
 
 def native(spec: Spec, op: Op, arrays: Arrays) -> Native:
     """The weights are constants of the model, as in inference: they are packed before the first call."""
-    weights = {name: array for name, array in arrays.items() if name != "x"}
-    session = _session(spec, "b" in arrays, weights)
-    value = onnxruntime.OrtValue.ortvalue_from_numpy(arrays["x"])
-    feed = {"x": value}
-    y = onnxruntime.OrtValue.ortvalue_from_shape_and_type(spec.y_shape, np.float32)
-    binding = session.io_binding()
-    binding.bind_ortvalue_input("x", value)
-    binding.bind_ortvalue_output("y", y)
+    x = arrays["x"]
+    session = _session(spec, "b" in arrays, {name: array for name, array in arrays.items() if name != "x"})
+    feed, y = {"x": x}, np.empty(spec.y_shape, np.float32)
+    binding = _binding(session, feed, y)
 
-    def into() -> Any:
+    def into() -> np.ndarray:
         session.run_with_iobinding(binding)
         return y
 
-    return Native(lambda: session.run_with_ort_values(["y"], feed)[0], into, lambda result: (result.numpy(),))
+    return Native(lambda: session.run(["y"], feed)[0], into, lambda result: (result,))

@@ -7,6 +7,7 @@ Algorithms for Scientific Computing in Python", 2020.
 from __future__ import annotations
 
 import numpy as np
+from scipy.signal import correlate
 
 from kernels.arrays import grouped, pad
 from kernels.peer import first_gap, lacking
@@ -27,9 +28,8 @@ def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y[n, k] = x[n] correlated with w[k] over the channels of its group, and over rows and columns."""
-    from scipy.signal import correlate
-
-    images = pad(spec, x).reshape(spec.N, spec.groups, spec.C // spec.groups, *pad(spec, x).shape[2:])
+    padded = pad(spec, x)
+    images = padded.reshape(spec.N, spec.groups, spec.C // spec.groups, *padded.shape[2:])
     outputs = y.reshape(spec.N, spec.groups, spec.K // spec.groups, spec.OH, spec.OW)
     (sh, sw), filters = spec.stride, grouped(spec, w)
     for n, g, k in np.ndindex(*outputs.shape[:3]):
