@@ -354,7 +354,9 @@ def _show_peers(frame: Any, op: str, mode: str) -> None:
 
 
 def _microseconds(row: Any) -> str:
-    middle, low, high = (f"{row[name] * 1e6:.3g}" for name in ("median_s", "q1_s", "q3_s"))
+    from reports.wording import significant
+
+    middle, low, high = (significant(row[name] * 1e6) for name in ("median_s", "q1_s", "q3_s"))
     return f"{middle} ({low}..{high})"
 
 

@@ -21,12 +21,14 @@ class Native:
 
     `fresh` returns the results in memory that it takes each time; `into` writes them where its call before
     did, and is None where the library cannot. `arrays` shows what either returned as (y,), (dx,) or (dw, db).
+    `keeps` is what the library points into without holding it.
     A peer's module offers `native(spec, op, arrays)`; without it, its functions are called on NumPy's arrays.
     """
 
     fresh: Callable[[], Any]
     into: Callable[[], Any] | None
     arrays: Callable[[Any], tuple[np.ndarray, ...]]
+    keeps: Any = None
 
 
 def lacking(*arguments: object) -> None:
@@ -47,6 +49,16 @@ def uneven(spec: Spec) -> bool:
 def overhangs(spec: PoolSpec) -> bool:
     """Whether `ceil_mode` adds a window that reaches beyond the padding: libraries differ in its divisor."""
     return spec.rows.extent > spec.rows.padded or spec.cols.extent > spec.cols.padded
+
+
+def ordinary(x: np.ndarray) -> bool:
+    """Whether x has neither NaN nor -inf, of which runtimes for inference make the lowest finite number."""
+    return bool(np.isfinite(x.min()))
+
+
+def max_by_numpy(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
+    """Fill `y` with the maximum of each window, where a library cannot."""
+    windows(spec, pad(spec, x, -np.inf)).max(axis=(-2, -1), out=y)
 
 
 def find_maxima(spec: PoolSpec, x: np.ndarray, indices: np.ndarray) -> None:

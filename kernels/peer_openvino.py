@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kernels.arrays import grouped
-from kernels.peer import Arrays, Native, find_maxima, first_gap, lacking, overhangs
+from kernels.peer import Arrays, Native, find_maxima, first_gap, lacking, max_by_numpy, ordinary, overhangs
 from kernels.registry import Op
 from kernels.spec import ConvSpec, PoolSpec, Spec
 from kernels.threads import active
@@ -114,8 +114,11 @@ def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
 
 
 def max_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray, indices: np.ndarray | None) -> None:
-    """y by MaxPool; the maxima's places by NumPy."""
-    _run(spec, [x], y)
+    """y by MaxPool, of ordinary numbers; the maxima's places by NumPy."""
+    if ordinary(x):
+        _run(spec, [x], y)
+    else:
+        max_by_numpy(spec, x, y)
     if indices is not None:
         find_maxima(spec, x, indices)
 
@@ -142,4 +145,4 @@ def native(spec: Spec, op: Op, arrays: Arrays) -> Native:
     def shown(result: Any) -> tuple[np.ndarray, ...]:
         return (np.array(result if isinstance(result, np.ndarray) else result.data),)
 
-    return Native(lambda: into().data.copy(), into, shown)
+    return Native(lambda: into().data.copy(), into, shown, keeps=arrays)

@@ -16,7 +16,7 @@ from reports.wording import OP_NAMES, in_order, short
 
 OURS = "convbench"
 VERSION = 1
-MODES = {"fresh": "fresh outputs", "out": "written into `out`"}
+MODES = {"fresh": "fresh outputs", "out": "written into out"}
 _PEERS = ("torch", "onnxruntime", "openvino", "jax", "scipy")
 
 
@@ -95,26 +95,24 @@ def draw(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def write(frame: pd.DataFrame, path: Path) -> bool:
-    """Draw the ratios of each op and mode beside each other, as a PNG; False where there is none to draw."""
-    tables = [
-        (op, mode, table) for op in OP_NAMES for mode in MODES if not (table := ratios(frame, op, mode)).empty
-    ]
-    if not tables:
+    """Draw the ratios, a row of figures for each op, as a PNG; False where there are none to draw."""
+    tables = {(op, mode): ratios(frame, op, mode) for op in frame["op"].unique() for mode in MODES}
+    ops = [op for op in OP_NAMES if any(not tables.get((op, mode), pd.DataFrame()).empty for mode in MODES)]
+    if not ops:
         return False
-    height = 1.6 + 0.24 * max(len(table) for _, _, table in tables)
-    figure = Figure(figsize=(1.5 + 5.5 * len(tables), height), layout="constrained")
-    all_axes = figure.subplots(1, len(tables), squeeze=False)[0]
-    for ax, (op, mode, table) in zip(all_axes, tables, strict=True):
-        draw(ax, table)
-        mean = means(table)["best peer"]
-        title = f"{OP_NAMES[op]}, {MODES[mode].replace('`', '')}\ngeometric mean against the best: {mean:.2f}"
-        ax.set_title(title, fontsize=MEDIUM, color=INK)
-    figure.legend(
-        handles=legend_handles(peers(frame)),
-        loc="outside lower center",
-        ncols=6,
-        fontsize=SMALL,
-        frameon=False,
-    )
+    heights = [1.0 + 0.24 * max(len(tables[op, mode]) for mode in MODES) for op in ops]
+    figure = Figure(figsize=(13, 0.6 + sum(heights)), layout="constrained")
+    grid = figure.subplots(len(ops), len(MODES), squeeze=False, height_ratios=heights)
+    for row, op in enumerate(ops):
+        for ax, (mode, words) in zip(grid[row], MODES.items(), strict=True):
+            table = tables[op, mode]
+            if table.empty:
+                ax.set_axis_off()
+                continue
+            draw(ax, table)
+            against_best = f"geometric mean against the best: {means(table)['best peer']:.2f}"
+            ax.set_title(f"{OP_NAMES[op]}, {words}\n{against_best}", fontsize=MEDIUM, color=INK)
+    handles = legend_handles(peers(frame))
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=SMALL, frameon=False)
     figure.savefig(path, dpi=150)
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import kernels
-from kernels import available_backends, tuning
+from kernels import own_backends, tuning
 from trainer import build_model, load_data, stepping
 
 BATCH = 2
@@ -30,7 +30,7 @@ def test_every_needed_operation_is_predicted_and_timed(known, data):
     for each in proof.layers:
         assert each.predicted_s > 0
         assert each.realised_s > 0
-        assert set(each.backends) <= set(available_backends())
+        assert set(each.backends) <= set(own_backends())
     by_hand = 0.0
     for key, candidates in known.entries.items():
         if not (key.spec.kind == "conv2d" and key.op == "dx"):  # the first layer has none
@@ -38,8 +38,8 @@ def test_every_needed_operation_is_predicted_and_timed(known, data):
     assert sum(each.measured_s for each in proof.layers) == pytest.approx(by_hand)
     assert proof.drift == pytest.approx(proof.predicted_s / by_hand)
     assert proof.realised_s < sum(proof.steps["auto"].totals)
-    assert {*proof.steps, *proof.predicted_only} == {"auto", *available_backends()}
-    assert proof.best_single in available_backends()
+    assert {*proof.steps, *proof.predicted_only} == {"auto", *own_backends()}
+    assert proof.best_single in own_backends()
     assert proof.regret == proof.steps["auto"].median_s / proof.steps[proof.best_single].median_s
 
 
