@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 Ask = Callable[..., Any]
@@ -57,7 +57,9 @@ def worker(name: str, arguments: Sequence[str], threads: int) -> Iterator[Ask]:
         except BaseException:
             process.terminate()  # it may be in the middle of something long
             raise
-        requests.close()
+        finally:
+            with suppress(BrokenPipeError):
+                requests.close()
 
 
 @contextmanager
