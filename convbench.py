@@ -29,7 +29,7 @@ Suite = Annotated[
     list[str] | None,
     typer.Option("--suite", metavar="NAME|FILE", help="Suite of layers; may be given several times."),
 ]
-Backends = Annotated[str | None, typer.Option(metavar="A,B", help="Backends; all that are installed.")]
+Backends = Annotated[str | None, typer.Option(metavar="A,B", help="Backends; all of convbench's own.")]
 BatchSizes = Annotated[str | None, typer.Option(metavar="N,N", help="Images a call.")]
 Ops = Annotated[str | None, typer.Option(metavar="OP,OP", help="forward, dx, dw; backward is dx and dw.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 or float64; float32 if not given.")]
@@ -110,14 +110,14 @@ def _support(name: str) -> str:
         "max pooling": PoolSpec("max", 1, 2, 8, 8, 2, 2),
         "average pooling": PoolSpec("avg", 1, 2, 8, 8, 2, 2),
     }
-    missing = [
-        f"{label} {op} in {dtype} ({reason})"
-        for label, layer in layers.items()
+    reasons = {
+        reason
+        for layer in layers.values()
         for op in ops_of(layer)
         for dtype in ("float32", "float64")
         if (reason := get_backend(name).unsupported(layer, op, np.dtype(dtype)))
-    ]
-    return "all but " + "; ".join(missing) if missing else "everything"
+    }
+    return "all but some: " + "; ".join(sorted(reasons)) if reasons else "everything"
 
 
 @app.command()
@@ -343,6 +343,115 @@ def _report(files: list[Path], out: Path, baseline: str) -> None:
     page = reports.write(files, out, baseline=baseline)
     typer.echo(reports.summary(reports.load(files), baseline))
     typer.echo(f"report: {page}")
+
+
+@app.command()
+def peers(
+    suite: Suite = None,
+    ops: Annotated[str | None, typer.Option(metavar="OP,OP", help="forward, dx, dw; forward.")] = None,
+    backends: Backends = None,
+    libraries: Annotated[
+        str | None, typer.Option("--peers", metavar="A,B", help="Other libraries; all that are installed.")
+    ] = None,
+    threads: Threads = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Of timing, for each layer, library and way of output; 0.5.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="For all times; a new file in `results/peers/` if not given."),
+    ] = None,
+) -> None:
+    """Time convbench beside PyTorch, ONNX Runtime and others; exit 1 where one is wrong.
+
+    Each library has a process of its own, on the same cores and threads; they take turns. The fastest of
+    convbench's backends on a layer counts. A ratio is the time of a library over that of convbench.
+    """
+    from datetime import UTC, datetime
+
+    from tqdm import tqdm
+
+    from benchmarks.peers import Plan, compare
+    from reports import peers as report
+
+    plan = Plan.read(suite or (), ops, backends, libraries, threads, seconds)
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    path = out or RESULTS / "peers" / f"{stamp}.json"
+    if path.suffix != ".json":
+        raise ValueError(f"--out is {str(path)!r}; expected a file whose name ends with .json")
+    with tqdm(unit="layer", leave=False, disable=None) as bar:
+
+        def on_progress(done: int, total: int, what: str) -> None:
+            bar.total = total
+            bar.set_postfix_str(what, refresh=False)
+            bar.update(done - bar.n)
+
+        comparison = compare(plan, on_progress)
+    comparison.save(path)
+    frame = report.load(path)
+    for op in plan.ops:
+        for mode in report.MODES:
+            _show_peers(frame, op, mode)
+    for what, entries in (("wrong", comparison.wrong), ("skipped", comparison.skipped)):
+        for reason, where in _by_reason(entries).items():
+            more = f" and {len(where) - 3} more" if len(where) > 4 else ""
+            typer.echo(f"{what} {reason}: {', '.join(where[:3] if more else where)}{more}")
+    figure = path.with_suffix(".png")
+    drawn = report.write(frame, figure)
+    typer.echo(f"results: {path}{f', {figure}' if drawn else ''}")
+    if comparison.wrong:
+        raise typer.Exit(1)
+
+
+def _show_peers(frame: Any, op: str, mode: str) -> None:
+    """Medians in microseconds with their quartiles, and the ratios, for one op and mode."""
+    from rich.table import Table
+
+    from reports import peers as report
+
+    ratios = report.ratios(frame, op, mode)
+    if ratios.empty:
+        return
+    rows = {(row["layer"], row["library"]): row for row in report.best(frame, op, mode).to_dict("records")}
+    names = list(ratios.columns[:-1])
+    table = Table("layer", "backend", box=None, pad_edge=False)
+    for column in (report.OURS, *(part for name in names for part in (name, "ratio")), "best"):
+        table.add_column(column, justify="right")
+    for layer, ratio in ratios.iterrows():
+        ours = rows[layer, report.OURS]
+        cells = [str(layer), ours["backend"], _microseconds(ours)]
+        for name in names:
+            row = rows.get((layer, name))
+            cells += [_microseconds(row), f"{ratio[name]:.2f}"] if row else ["", ""]
+        table.add_row(*cells, f"{ratio['best peer']:.2f}")
+    means = report.means(ratios)
+    cells = [part for name in names for part in ("", f"{means[name]:.2f}")]
+    table.add_row("geometric mean", "", "", *cells, f"{means['best peer']:.2f}", style="bold")
+    console = _console()
+    console.print(
+        f"{op}, {report.MODES[mode]}: microseconds, median (quartiles); a ratio above 1 says that convbench "
+        "is faster, best is against the fastest of the others"
+    )
+    console.print(table)
+    fresh_only = set(report.ratios(frame, op, "fresh").columns) - set(ratios.columns)
+    if fresh_only:
+        console.print(f"Fresh outputs only: {', '.join(sorted(fresh_only))}.")
+    console.print()
+
+
+def _microseconds(row: Any) -> str:
+    from reports.wording import significant
+
+    middle, low, high = (significant(row[name] * 1e6) for name in ("median_s", "q1_s", "q3_s"))
+    return f"{middle} ({low}..{high})"
+
+
+def _by_reason(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The layers of each backend and reason."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        found[f"{entry['backend']}, {entry['reason']}"].append(f"{entry['op']} {entry['layer']}")
+    return found
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.suites import load_suite
-from kernels import available_backends, get_backend
+from kernels import available_backends, get_backend, own_backends
 from kernels.registry import OPS, Op
 from kernels.spec import Spec
 from kernels.threads import thread_count
@@ -66,7 +66,7 @@ def _words(text: str) -> list[str]:
 
 def _backends(text: str | None) -> tuple[str, ...]:
     if text is None:
-        return available_backends()
+        return own_backends()
     names = tuple(_words(text))
     for name in names:
         unavailable = get_backend(name).unavailable

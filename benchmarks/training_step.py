@@ -10,17 +10,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from benchmarks.workers import Ask, worker
 from kernels.threads import pinned_threads, sharing_cores, thread_count
 
 MODELS = ("mnist3", "scratch", "lenet")
@@ -132,28 +131,10 @@ def _times(step: Step, seconds: float) -> list[float]:
     return times
 
 
-@contextmanager
-def worker(side: str, threads: int) -> Iterator[Callable[..., Any]]:
-    """A process that runs `work`; calling it sends a request and returns the answer."""
-    environment = {**os.environ, "OPENBLAS_THREAD_TIMEOUT": "4"}
-    command = [sys.executable, "-m", "benchmarks.training_step", "--worker", side, "--threads", str(threads)]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        requests, answers = process.stdin, process.stdout
-
-        def ask(**request: Any) -> Any:
-            requests.write(json.dumps(request) + "\n")
-            requests.flush()
-            answer = answers.readline()
-            if not answer:
-                raise ValueError(f"the process of {side} ended with exit code {process.wait()}")
-            return json.loads(answer)
-
-        yield ask
-        requests.close()
+def _worker(side: str, threads: int) -> AbstractContextManager[Ask]:
+    """A process that runs `work`."""
+    arguments = ["-m", "benchmarks.training_step", "--worker", side, "--threads", str(threads)]
+    return worker(side, arguments, threads)
 
 
 def main(
@@ -178,7 +159,7 @@ def main(
     ratios = []
     print(f"training step, {count} threads, backend {backend}, medians with quartiles, in ms")
     print(f"{'model':<8} {'batch':>5}  {'convbench':>22}  {'PyTorch':>22}  ratio")
-    with worker("convbench", count) as ours, worker("torch", count) as theirs:
+    with _worker("convbench", count) as ours, _worker("torch", count) as theirs:
         for model in models.split(","):
             for batch_size in map(int, batch_sizes.split(",")):
                 request = {"model": model, "batch_size": batch_size, "backend": backend}

@@ -17,7 +17,7 @@ from kernels.functional import (
     max_pool2d,
     max_pool2d_backward,
 )
-from kernels.registry import Backend, available_backends, backends, get_backend
+from kernels.registry import Backend, available_backends, backends, get_backend, own_backends
 from kernels.selection import Selection
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
@@ -42,6 +42,7 @@ __all__ = [
     "get_backend",
     "max_pool2d",
     "max_pool2d_backward",
+    "own_backends",
     "tune",
     "use_selection",
 ]

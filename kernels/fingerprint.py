@@ -24,7 +24,7 @@ def fingerprint(backend: str) -> str:
     digest = hashlib.sha256()
     for module in sorted(_sources(chosen.module)):
         digest.update(_path(module).read_bytes())
-    for library in (*_LIBRARIES, *([chosen.requires] if chosen.requires else [])):
+    for library in (*_LIBRARIES, *(chosen.requires or "").split()):
         try:
             digest.update(f"{library} {metadata.version(library)}".encode())
         except metadata.PackageNotFoundError:

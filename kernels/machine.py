@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_info
 from kernels.threads import usable_cores
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "pytest-benchmark", "convbench")
+_PEERS = ("torch", "jax", "jaxlib", "onnxruntime", "openvino")
 _TELLING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 # What OpenBLAS's kernels for AVX-512 need, and the families that are such kernels.
@@ -91,7 +92,7 @@ def caches() -> dict[str, int]:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_PEERS):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

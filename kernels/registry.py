@@ -54,9 +54,10 @@ class Operations(Protocol):
 class Backend:
     """One implementation: its name, what it is, its module, what that needs, and how exact it is.
 
-    `requires` names an optional library, or is None. `tolerance` is `EXACT`, or the largest error
-    relative to the largest output that the method is allowed. `compiles` says that the first call of a
-    kind takes seconds.
+    `requires` names an optional library, or several with blanks between them, or is None. `tolerance` is
+    `EXACT`, or the largest error relative to the largest output that the method is allowed. `compiles` says
+    that the first call of a kind takes seconds. A `peer` is another library's implementation: there to be
+    compared with, and used only where it is asked for by name.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Backend:
     requires: str | None
     tolerance: float
     compiles: bool
+    peer: bool = False
 
     @lazy
     def operations(self) -> Operations:
@@ -76,8 +78,9 @@ class Backend:
     @property
     def unavailable(self) -> str | None:
         """Why the backend cannot be used here, or None."""
-        if self.requires and importlib.util.find_spec(self.requires) is None:
-            return f"{self.requires} is not installed"
+        for library in (self.requires or "").split():
+            if importlib.util.find_spec(library) is None:
+                return f"{library} is not installed"
         return None
 
     def unsupported(self, spec: Spec, op: Op, dtype: np.dtype) -> str | None:
@@ -90,6 +93,9 @@ def everything(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
     return None
 
 
+_PEER_TOLERANCE = 1e-4
+"""Libraries may pick methods that round more than sums of products do, such as Winograd's."""
+
 _BACKENDS = {
     backend.name: backend
     for backend in (
@@ -99,6 +105,21 @@ _BACKENDS = {
         Backend("einsum", "strided windows, not copied, then einsum", "kernels.einsum", None, EXACT, False),
         Backend("numba", "the loops compiled and parallel", "kernels.numba_loops", "numba", EXACT, True),
         Backend("tiled", "register tiles for the machine's vectors", "kernels.tiled", "numba", EXACT, True),
+        Backend("torch", "PyTorch", "kernels.peer_torch", "torch", _PEER_TOLERANCE, False, peer=True),
+        Backend("jax", "JAX, compiled by XLA", "kernels.peer_jax", "jax", _PEER_TOLERANCE, True, peer=True),
+        Backend(
+            "onnxruntime",
+            "ONNX Runtime",
+            "kernels.peer_onnxruntime",
+            "onnxruntime onnx",
+            _PEER_TOLERANCE,
+            True,
+            peer=True,
+        ),
+        Backend(
+            "openvino", "OpenVINO", "kernels.peer_openvino", "openvino", _PEER_TOLERANCE, True, peer=True
+        ),
+        Backend("scipy", "scipy.signal.correlate", "kernels.peer_scipy", "scipy", EXACT, False, peer=True),
     )
 }
 
@@ -116,6 +137,11 @@ def backends() -> tuple[str, ...]:
 def available_backends() -> tuple[str, ...]:
     """The names of the backends that can be used here: those whose libraries are installed."""
     return tuple(name for name, backend in _BACKENDS.items() if not backend.unavailable)
+
+
+def own_backends() -> tuple[str, ...]:
+    """The names of those that can be used here and are no peers: what is meant unless others are named."""
+    return tuple(name for name in available_backends() if not _BACKENDS[name].peer)
 
 
 def get_backend(name: str) -> Backend:

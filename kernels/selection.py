@@ -21,7 +21,7 @@ import numpy as np
 from kernels.cost import CostModel
 from kernels.files import replacing
 from kernels.policy import Decision, Measured, decide
-from kernels.registry import Op, available_backends, get_backend, ops_of
+from kernels.registry import Op, available_backends, get_backend, ops_of, own_backends
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 VERSION = 2
@@ -99,8 +99,8 @@ class Selection:
         self._models: dict[tuple[str, str, Op, str, int], CostModel] = {}
 
     def decision(self, key: Key) -> Decision:
-        """What the candidates of an entry come to, those that can be used here."""
-        usable = {name: each for name, each in self.entries[key].items() if name in available_backends()}
+        """What the candidates of an entry come to, those that can be used here; peers are none."""
+        usable = {name: each for name, each in self.entries[key].items() if name in own_backends()}
         return decide(usable, PREFERENCE, self.memory_limit)
 
     def choose(self, key: Key) -> Choice | None:

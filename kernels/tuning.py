@@ -24,7 +24,7 @@ from kernels.machine import identity
 from kernels.measure import TRACED_S, Memory
 from kernels.policy import Measured
 from kernels.problem import Problem, Verdict
-from kernels.registry import Op, available_backends, get_backend
+from kernels.registry import Op, get_backend, own_backends
 from kernels.selection import PREFERENCE, Key, Selection, keys_of
 from kernels.spec import Spec
 from kernels.threads import pinned_threads, sharing_cores, thread_count
@@ -60,7 +60,7 @@ def tune(
     `again`. `max_seconds` bounds the whole: what does not fit is left for another time. `progress` is called
     with problems done, problems in all, and the one that begins. Raises ValueError for unknown backends.
     """
-    names = tuple(backends) if backends is not None else available_backends()
+    names = tuple(backends) if backends is not None else own_backends()
     for name in names:
         if get_backend(name).unavailable:
             raise ValueError(f"backend {name!r} is unavailable: {get_backend(name).unavailable}")

@@ -54,10 +54,11 @@ _LOOKS = {
     "torch": Look("#882255", "<", "--"),
     "jax": Look("#44AA99", ">", "--"),
     "onnxruntime": Look("#999933", "d", "--"),
+    "openvino": Look("#332288", "8", "--"),
     "scipy": Look("#777777", "p", "--"),
 }
 _SHORT_NAMES = {"onnxruntime": "onnxrt"}  # what fits into a cell
-_SPARE_COLOURS = ("#332288", "#AA4499", "#117733", "#661100", "#6699CC", "#AA4466")
+_SPARE_COLOURS = ("#AA4499", "#117733", "#661100", "#6699CC", "#AA4466", "#4477AA")
 _SPARE_MARKERS = ("*", "8", "H", "p", "d", "<", ">")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 OPS = ("forward", "dx", "dw")
 BACKENDS = (
     "loops", "window", "im2col", "einsum", "numba", "tiled", "winograd", "fft",
-    "torch", "jax", "onnxruntime", "scipy",
+    "torch", "jax", "onnxruntime", "openvino", "scipy",
 )  # fmt: skip
 OP_NAMES = {"forward": "forward", "dx": "gradient of the input (dx)", "dw": "gradient of the weights (dw)"}
 FAMILIES = ("convolution", "pooling")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli import convbench_run
 
-from kernels import available_backends
+from kernels import own_backends
 
 SUITE = 'mb1ic1ih8oc2kh3ph1n"tiny:conv"\nmax_pool2d mb1ic2ih8oh4kh2sh2n"tiny:pool"\n'
 
@@ -56,7 +56,7 @@ def test_choices_shows_what_was_measured(tuned):
         ["tiny:pool", "forward", "4"], ["tiny:pool", "dx", "4"],
     ]  # fmt: skip
     for row in table:
-        assert row[3] in available_backends()
+        assert row[3] in own_backends()
         assert row[4] == "measured"
         assert row[6] in ("us", "ms")
         assert row[8].endswith("x")
@@ -65,7 +65,7 @@ def test_choices_shows_what_was_measured(tuned):
 def test_choices_explains_every_candidate(tuned):
     table = rows(convbench_run(tuned, "choices", "tiny.txt", "--batch-sizes", "1", "--ops", "dw",
                                "--selection", "s.json", "--explain"))  # fmt: skip
-    assert {row[0] for row in table[2:]} == set(available_backends())
+    assert {row[0] for row in table[2:]} == set(own_backends())
 
 
 def test_another_batch_takes_the_nearest(tuned):

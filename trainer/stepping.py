@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kernels import available_backends
+from kernels import own_backends
 from kernels.registry import Op, ops_of
 from kernels.selection import Choice, Key, Selection
 from kernels.threads import active, sharing_cores
@@ -177,7 +177,7 @@ class _Expected:
         keys = _needed(model, batch_size)
         alone_s = {
             backend: sum(_median_s(selection, key, backend) for key in keys.values())
-            for backend in available_backends()
+            for backend in own_backends()
         }
         chosen = {key: choice for key in keys.values() if (choice := selection.choose(key))}
         return cls(keys, chosen, alone_s)

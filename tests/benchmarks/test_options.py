@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.options import BATCH_SIZES, Options
-from kernels import available_backends
+from kernels import own_backends
 from kernels.threads import usable_cores
 
 
 def test_defaults():
     options = Options.read()
     assert options.suites == ("default",)
-    assert options.backends == available_backends()
+    assert options.backends == own_backends()
     assert options.batch_sizes == BATCH_SIZES
     assert options.ops == ("forward", "dx", "dw")
     assert (options.dtype, options.threads) == ("float32", usable_cores())

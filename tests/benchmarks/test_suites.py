@@ -17,7 +17,7 @@ PUBLISHED = {"vgg19": (19.5, 16), "resnet50": (3.8, 53), "mobilenet": (0.568, 27
 
 def test_the_default_suite_comes_first():
     assert suites()[0] == "default"
-    assert set(suites()) == {"default", *PUBLISHED}
+    assert set(suites()) == {"default", "peers", *PUBLISHED}
 
 
 @pytest.mark.parametrize("name", suites())
@@ -27,7 +27,7 @@ def test_every_line_reads_back(name):
         assert again == layer
         assert (again.name, again.repeat) == (layer.name, layer.repeat)
         assert layer.name.startswith("" if name == "default" else f"{name}:")
-        assert layer.N == 1
+        assert layer.N == 1 or name == "peers"
 
 
 @pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
@@ -62,6 +62,19 @@ def test_the_default_suite_is_the_course_networks():
         _, channels, height, width = layers[name].y_shape
         assert channels * height * width == features
     assert layers["signal:conv1"].kind == "conv1d"
+
+
+def test_the_peers_suite_has_poolings_for_every_cache():
+    layers = load_suite("peers")
+    assert sum(isinstance(layer, ConvSpec) for layer in layers) == 17
+    for mode in ("max", "avg"):
+        sizes = [
+            layer.least_bytes("float32") / 2**20
+            for layer in layers
+            if isinstance(layer, PoolSpec) and layer.mode == mode
+        ]
+        assert sum(size < 1 for size in sizes) == sum(1 < size < 32 for size in sizes) == 2
+        assert sum(size > 105 for size in sizes) == 2
 
 
 @pytest.mark.parametrize("name", models())

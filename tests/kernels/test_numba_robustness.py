@@ -48,7 +48,7 @@ def test_threads(backend: str) -> None:
 
 
 def test_threads_of_all_backends() -> None:
-    tasks = [(name, problem) for name in kernels.available_backends() for problem in exact_problems(name)]
+    tasks = [(name, problem) for name in kernels.own_backends() for problem in exact_problems(name)]
     for _, problem in tasks:
         problem.reference  # noqa: B018
     order = np.random.default_rng(0).permutation(len(tasks))
@@ -87,8 +87,8 @@ SURVIVAL = """
         return True
 
     def everything(_=None):
-        fast = [name for name in kernels.available_backends() if name != "loops"]
-        return right(kernels.available_backends(), SMALL) and right(fast, LARGE)
+        fast = [name for name in kernels.own_backends() if name != "loops"]
+        return right(kernels.own_backends(), SMALL) and right(fast, LARGE)
 
     def child():
         pid = os.fork()

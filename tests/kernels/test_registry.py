@@ -13,7 +13,9 @@ from kernel_cases import CONVS, POOLS, run_python
 
 import kernels
 from kernels import Backend, ConvSpec, registry
+from kernels.policy import Measured
 from kernels.problem import Problem
+from kernels.selection import Key, Selection
 
 FUNCTIONS = tuple(typing.get_type_hints(registry.Operations))
 
@@ -148,13 +150,42 @@ def test_auto_never_picks_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
         assert kernels.choose(spec, "forward", np.float32) != "peer"
 
 
+def test_own_backends_are_no_peers() -> None:
+    own = kernels.own_backends()
+    assert own == tuple(name for name in kernels.available_backends() if not kernels.get_backend(name).peer)
+    assert own[:4] == ("loops", "window", "im2col", "einsum")
+    peers = {name for name in kernels.backends() if kernels.get_backend(name).peer}
+    assert peers == {"torch", "jax", "onnxruntime", "openvino", "scipy"}
+
+
+def test_each_of_several_libraries_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    needy = dataclasses.replace(kernels.get_backend("loops"), requires="numpy no_such_library")
+    monkeypatch.setitem(registry._BACKENDS, "loops", needy)
+    assert needy.unavailable == "no_such_library is not installed"
+    assert "loops" not in kernels.own_backends()
+
+
+def test_a_measured_peer_is_not_chosen() -> None:
+    """Not even one that is the fastest by far, unless it is forced."""
+    key = Key(CONVS["dense"], "forward", "float32", 1)
+    measured = {
+        name: Measured((seconds,) * 5, None, None, 0.0, None, "")
+        for name, seconds in (("scipy", 1e-9), ("loops", 1.0))
+    }
+    selection = Selection({}, {key: measured})
+    assert selection.choose(key).backend == "loops"
+    selection.forced[key.layer] = "scipy"
+    assert selection.choose(key).backend == "scipy"
+
+
 def test_importing_the_package_imports_no_library() -> None:
     """A backend, and what it needs, is imported at first use: not even listing them does."""
     printed = run_python("""
         import sys
         import kernels
         kernels.backends(), kernels.available_backends()
-        heavy = ("numba", "scipy", "pandas", "matplotlib", "sklearn", "torch", "jax", "onnxruntime", "pytest")
+        heavy = ("numba", "scipy", "pandas", "matplotlib", "sklearn", "torch", "jax", "onnxruntime", "onnx",
+                 "openvino", "pytest")
         ours = [name for name in sys.modules if name.split(".")[0] in ("benchmarks", "reports", "trainer")]
         print([name for name in heavy if name in sys.modules] + ours)
     """)

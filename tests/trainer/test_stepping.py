@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels import available_backends, tuning
+from kernels import own_backends, tuning
 from trainer import build_model, load_data, stepping
 
 BATCH = 2
@@ -31,7 +31,7 @@ def test_every_needed_operation_is_predicted_and_timed(known, data):
     for each in proof.layers:
         assert each.predicted_s > 0
         assert each.realised_s > 0
-        assert set(each.backends) <= set(available_backends())
+        assert set(each.backends) <= set(own_backends())
     by_hand = 0.0
     for key, candidates in known.entries.items():
         if not (key.spec.kind == "conv2d" and key.op == "dx"):  # the first layer has none
@@ -39,8 +39,8 @@ def test_every_needed_operation_is_predicted_and_timed(known, data):
     assert sum(each.measured_s for each in proof.layers) == pytest.approx(by_hand)
     assert proof.drift == pytest.approx(proof.predicted_s / by_hand)
     assert proof.realised_s < sum(proof.steps["auto"].totals)
-    assert {*proof.steps, *proof.predicted_only} == {"auto", *available_backends()}
-    assert proof.best_single in available_backends()
+    assert {*proof.steps, *proof.predicted_only} == {"auto", *own_backends()}
+    assert proof.best_single in own_backends()
     single = proof.steps[proof.best_single].totals
     assert proof.regret == np.median(
         np.divide(proof.steps["auto"].totals[: len(single)], single[: len(proof.steps["auto"].totals)])

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kernels import available_backends
+from kernels import own_backends
 from kernels.threads import usable_cores
 from trainer import build_model, load_data
 from trainer.run import (
@@ -69,7 +69,7 @@ def write_digits(path: Path, count: int) -> None:
 @pytest.fixture(scope="module")
 def plan(digits) -> Plan:
     """The backend is named: what "auto" is depends on what has been measured here."""
-    return Plan("simple", data=digits, backend=available_backends()[-1], epochs=3, batch_size=32)
+    return Plan("simple", data=digits, backend=own_backends()[-1], epochs=3, batch_size=32)
 
 
 @pytest.fixture(scope="module")

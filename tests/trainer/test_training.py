@@ -11,7 +11,7 @@ import pytest
 from scipy.special import log_softmax
 
 import trainer
-from kernels import available_backends
+from kernels import own_backends
 from trainer import AvgPool2d, Conv2d, Data, Flatten, Linear, MaxPool2d, Model, ReLU, Settings, Training
 from trainer.training import COLUMNS, EVALUATED, Progress
 
@@ -398,7 +398,7 @@ def losses_of_loops(data) -> list[float]:
     return losses_of(data, "loops")
 
 
-@pytest.mark.parametrize("backend", ["auto", *available_backends()])
+@pytest.mark.parametrize("backend", ["auto", *own_backends()])
 def test_all_backends_give_the_same_losses(data, losses_of_loops, backend):
     losses = losses_of(data, backend)
     assert len(losses) == 32

@@ -1,0 +1,192 @@
+"""One library in a process of its own: `python -m benchmarks.peer_worker THREADS`.
+
+`benchmarks.peers` starts it. It prepares layers, checks what the library computes, and times calls in short
+bursts, as it is asked to.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import kernels
+from benchmarks.suites import parse_line
+from kernels import get_backend
+from kernels.forecast import Forecast, Forecaster
+from kernels.measure import seconds_of
+from kernels.peer import Arrays, Native
+from kernels.problem import Problem
+from kernels.registry import Op
+from kernels.spec import PoolSpec, Spec
+from kernels.threads import pinned_threads
+
+SEED = 0
+DTYPE = "float32"
+CALLS_OF_BUDGET = 4
+"""A call that takes more than this part of a case's seconds is not worth waiting for."""
+WARM_UP = 0.2
+"""The part of a burst that is not timed: caches and threads wake up."""
+MOST_CALLS = 5000
+
+
+class Library:
+    """The layer and operation under way, on each backend that was prepared for it."""
+
+    def __init__(self) -> None:
+        self._natives: dict[str, Native] = {}
+
+    def prepare(self, layer: str, op: Op, backend: str, seconds: float) -> dict[str, Any]:
+        """Compile, call, and compare with the float64 reference.
+
+        Answers with the error, the seconds of a call, and whether results can be written `into` memory; else
+        with a reason: "skipped" or "wrong".
+        """
+        (spec,) = parse_line(layer)
+        chosen = get_backend(backend)
+        reason = chosen.unsupported(spec, op, np.dtype(DTYPE))
+        if reason:
+            return {"skipped": reason}
+        forecast = (
+            None if hasattr(chosen.operations, "native") else self._forecast(spec, op, backend, seconds)
+        )
+        if forecast and not forecast.fits:
+            return {"skipped": "over the budget", "predicted_s": forecast.call_s}
+        problem = Problem.random(spec, op, DTYPE, SEED)
+        native = _native(problem, backend)
+        # Another one of the same, so that the reference does not outlive the check.
+        checked = replace(problem)
+        error = 0.0
+        for call in filter(None, (native.fresh, native.into)):
+            verdict = checked.judge(backend, native.arrays(call()))
+            if verdict.wrong:
+                return {"wrong": verdict.wrong}
+            error = max(error, verdict.error)
+        call_s, _ = seconds_of(native.fresh)
+        self._natives[backend] = native
+        return {"error": error, "call_s": call_s, "into": native.into is not None}
+
+    @staticmethod
+    def _forecast(spec: Spec, op: Op, backend: str, seconds: float) -> Forecast:
+        """How long a call of a backend that may be slow will take."""
+        return Forecaster(seconds, CALLS_OF_BUDGET).forecast(spec, op, backend, DTYPE)
+
+    def time(self, backend: str, mode: str, seconds: float) -> list[float]:
+        """The seconds of each call of a burst, with "fresh" results or with "out"."""
+        native = self._natives[backend]
+        call = native.fresh if mode == "fresh" else native.into
+        assert call is not None
+        return _times(call, seconds)
+
+    def forget(self) -> None:
+        """Make room for the next layer."""
+        self._natives.clear()
+        gc.collect()
+
+
+def _native(problem: Problem, backend: str) -> Native:
+    """A problem as its library likes it best: for ours, the arguments of a public function."""
+    native = getattr(get_backend(backend).operations, "native", None)
+    if native is not None:
+        found: Native = native(problem.spec, problem.op, problem.arrays)
+        return found
+    results = problem.run(backend)
+    call, out = _public_call(problem, backend, results)
+    return Native(call, partial(call, out=out), lambda given: _in_tuple(given, len(results)))
+
+
+def _public_call(problem: Problem, backend: str, results: tuple[np.ndarray, ...]) -> tuple[Any, Any]:
+    """A call of a public function that wants nothing but `out`, and that `out`, made of former results."""
+    spec, op, arrays = problem.spec, problem.op, problem.arrays
+    if isinstance(spec, PoolSpec):
+        return _public_pooling(spec, op, arrays, backend), results[0]
+    geometry: dict[str, Any] = {
+        "stride": spec.stride,
+        "padding": spec.padding,
+        "dilation": spec.dilation,
+        "groups": spec.groups,
+        "backend": backend,
+    }
+    if op == "forward":
+        return partial(kernels.conv2d, arrays["x"], arrays["w"], arrays["b"], **geometry), results[0]
+    w = arrays["w"] if op == "dx" else np.zeros(spec.w_shape, DTYPE)  # for dw, only its shape counts
+    need, out = (("dx",), (results[0], None, None)) if op == "dx" else (("dw", "db"), (None, *results))
+    return partial(kernels.conv2d_backward, arrays["dy"], arrays["x"], w, need=need, **geometry), out
+
+
+def _public_pooling(spec: PoolSpec, op: Op, arrays: Arrays, backend: str) -> Any:
+    window: dict[str, Any] = {
+        "kernel_size": (spec.R, spec.S),
+        "stride": spec.stride,
+        "padding": spec.padding,
+        "ceil_mode": spec.ceil_mode,
+        "backend": backend,
+    }
+    if spec.mode == "avg":
+        window["count_include_pad"] = spec.count_include_pad
+        if op == "forward":
+            return partial(kernels.avg_pool2d, arrays["x"], **window)
+        return partial(kernels.avg_pool2d_backward, arrays["dy"], spec.x_shape, **window)
+    window["dilation"] = spec.dilation
+    if op == "forward":
+        return partial(kernels.max_pool2d, arrays["x"], **window)
+    indices = arrays["indices"]
+    return partial(kernels.max_pool2d_backward, arrays["dy"], arrays["x"], indices=indices, **window)
+
+
+def _in_tuple(given: Any, count: int) -> tuple[np.ndarray, ...]:
+    """One result, or the `count` gradients that were needed."""
+    if isinstance(given, np.ndarray):
+        return (given,)
+    found = tuple(array for array in given if array is not None)
+    assert len(found) == count
+    return found
+
+
+def _times(call: Callable[[], Any], seconds: float) -> list[float]:
+    """The seconds of each of as many calls as fit, one at least, after others to warm up."""
+    now = time.perf_counter
+    start = now()
+    call()
+    while now() - start < WARM_UP * seconds:
+        call()
+    times: list[float] = []
+    gc.disable()
+    try:
+        start = begin = now()
+        while (not times or begin - start < seconds) and len(times) < MOST_CALLS:
+            begin = now()
+            call()
+            times.append(now() - begin)
+    finally:
+        gc.enable()
+    return times
+
+
+def main(threads: int) -> None:
+    """Answer requests until there are no more; what goes wrong with one is an answer, too."""
+    # Libraries may print what they like: answers go where requests expect them, all else to stderr.
+    with os.fdopen(os.dup(1), "w") as answers, pinned_threads(threads):
+        os.dup2(2, 1)
+        library = Library()
+        for line in sys.stdin:
+            request = json.loads(line)
+            function = getattr(library, request.pop("do"))
+            try:
+                answer = function(**request)
+            except Exception as error:
+                answer = {"wrong": f"{type(error).__name__}: {error}".splitlines()[0]}
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

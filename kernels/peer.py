@@ -1,0 +1,67 @@
+"""What the peers share: a problem in a library's own tensors, and what a library does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kernels.arrays import flat_position, pad, windows, winning_tap
+from kernels.spec import PoolSpec, Spec
+
+Arrays = Mapping[str, np.ndarray]
+"""The data of a `Problem`: x, w, b, dy, indices, as far as its operation needs them."""
+
+
+@dataclass(frozen=True)
+class Native:
+    """An operation with its data in a library's own tensors, to be called again and again.
+
+    `fresh` returns the results in memory that it takes each time; `into` writes them where its call before
+    did, and is None where the library cannot. `arrays` shows what either returned as (y,), (dx,) or (dw, db).
+    `keeps` is what the library points into without holding it.
+    A peer's module offers `native(spec, op, arrays)`; without it, its functions are called on NumPy's arrays.
+    """
+
+    fresh: Callable[[], Any]
+    into: Callable[[], Any] | None
+    arrays: Callable[[Any], tuple[np.ndarray, ...]]
+    keeps: Any = None
+
+
+def lacking(*arguments: object) -> None:
+    """An operation that the library does not have; `supports` has said so."""
+    raise NotImplementedError("expected `supports` to be asked first")
+
+
+def first_gap(gaps: Mapping[str, bool]) -> str | None:
+    """The first reason of `gaps` that holds, or None."""
+    return next((reason for reason, holds in gaps.items() if holds), None)
+
+
+def uneven(spec: Spec) -> bool:
+    """Whether padding differs between the two ends of an axis."""
+    return any(before != after for before, after in spec.padding)
+
+
+def overhangs(spec: PoolSpec) -> bool:
+    """Whether `ceil_mode` adds a window that reaches beyond the padding: libraries differ in its divisor."""
+    return spec.rows.extent > spec.rows.padded or spec.cols.extent > spec.cols.padded
+
+
+def ordinary(x: np.ndarray) -> bool:
+    """Whether x has neither NaN nor -inf, of which runtimes for inference make the lowest finite number."""
+    return bool(np.isfinite(x.min()))
+
+
+def max_by_numpy(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
+    """Fill `y` with the maximum of each window, where a library cannot."""
+    windows(spec, pad(spec, x, -np.inf)).max(axis=(-2, -1), out=y)
+
+
+def find_maxima(spec: PoolSpec, x: np.ndarray, indices: np.ndarray) -> None:
+    """Fill `indices` (int64, of y's shape) by NumPy, for libraries that do not tell them as PyTorch does."""
+    seen = windows(spec, pad(spec, x, -np.inf))
+    indices[...] = flat_position(spec, winning_tap(seen.reshape(*spec.y_shape, -1)))
