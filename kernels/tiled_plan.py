@@ -276,7 +276,9 @@ Laid = tuple[Tiles, Panels, list[list[Shape]]]
 def _pixel_tiles(block: int, width: int, filters: int, wide: int) -> Laid:
     """Tiles with vectors along the pixels of rows, numbers down the filters."""
     vectors = -(-width // wide)
-    numbers = 6 if filters == 6 else min(4, filters)
+    # Six filters share each vector better than four do, but more of them may be computed twice.
+    numbers = min((4, 6), key=lambda each: -(-filters // each) * (each + 0.3)) if registers() > 12 else 4
+    numbers = min(numbers, filters)
     most = registers() // numbers
     along = min(vectors, 4, most)
     down = max(1, min(block, 4 // along, most // along)) if vectors == along else 1
