@@ -108,14 +108,18 @@ def _support(name: str) -> str:
         "max pooling": PoolSpec("max", 1, 2, 8, 8, 2, 2),
         "average pooling": PoolSpec("avg", 1, 2, 8, 8, 2, 2),
     }
-    missing = [
-        f"{label} {op} in {dtype} ({reason})"
-        for label, layer in layers.items()
-        for op in ops_of(layer)
-        for dtype in ("float32", "float64")
-        if (reason := get_backend(name).unsupported(layer, op, np.dtype(dtype)))
+    missing: dict[str, list[str]] = defaultdict(list)
+    for label, layer in layers.items():
+        for op in ops_of(layer):
+            for dtype in ("float32", "float64"):
+                reason = get_backend(name).unsupported(layer, op, np.dtype(dtype))
+                if reason:
+                    missing[reason].append(f"{label} {op} in {dtype}")
+    # Where a reason holds for much, it says so itself.
+    words = [
+        f"{reason} ({', '.join(where)})" if len(where) <= 2 else reason for reason, where in missing.items()
     ]
-    return "all but " + "; ".join(missing) if missing else "everything"
+    return "not everything: " + "; ".join(words) if words else "everything"
 
 
 @app.command()
