@@ -100,24 +100,28 @@ def _support(name: str) -> str:
     from kernels.registry import ops_of
     from kernels.spec import Spec
 
-    layers: list[Spec] = [
-        ConvSpec(1, 2, 8, 8, 2, 3, 3),
-        ConvSpec(1, 2, 1, 8, 2, 1, 3),
-        ConvSpec(1, 2, 8, 8, 2, 3, 3, stride=(2, 1)),
-        ConvSpec(1, 2, 8, 8, 2, 3, 3, dilation=(2, 2)),
-        ConvSpec(1, 2, 8, 8, 2, 3, 3, groups=2),
-        ConvSpec(1, 2, 8, 8, 2, 3, 3, padding=((0, 1), (0, 1))),
-        PoolSpec("max", 1, 2, 8, 8, 2, 2),
-        PoolSpec("avg", 1, 2, 8, 8, 2, 2),
-    ]
-    reasons = {
-        reason
-        for layer in layers
-        for op in ops_of(layer)
-        for dtype in ("float32", "float64")
-        if (reason := get_backend(name).unsupported(layer, op, np.dtype(dtype)))
+    layers: dict[str, Spec] = {
+        "convolution": ConvSpec(1, 2, 8, 8, 2, 3, 3),
+        "1-D": ConvSpec(1, 2, 1, 8, 2, 1, 3),
+        "strides": ConvSpec(1, 2, 8, 8, 2, 3, 3, stride=(2, 1)),
+        "dilation": ConvSpec(1, 2, 8, 8, 2, 3, 3, dilation=(2, 2)),
+        "groups": ConvSpec(1, 2, 8, 8, 2, 3, 3, groups=2),
+        "one-sided padding": ConvSpec(1, 2, 8, 8, 2, 3, 3, padding=((0, 1), (0, 1))),
+        "max pooling": PoolSpec("max", 1, 2, 8, 8, 2, 2),
+        "average pooling": PoolSpec("avg", 1, 2, 8, 8, 2, 2),
     }
-    return "all but some: " + "; ".join(sorted(reasons)) if reasons else "everything"
+    missing: dict[str, list[str]] = defaultdict(list)
+    for label, layer in layers.items():
+        for op in ops_of(layer):
+            for dtype in ("float32", "float64"):
+                reason = get_backend(name).unsupported(layer, op, np.dtype(dtype))
+                if reason:
+                    missing[reason].append(f"{label} {op} in {dtype}")
+    # Where a reason holds for much, it says so itself.
+    words = [
+        f"{reason} ({', '.join(where)})" if len(where) <= 2 else reason for reason, where in missing.items()
+    ]
+    return "not everything: " + "; ".join(words) if words else "everything"
 
 
 @app.command()

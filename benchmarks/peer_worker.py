@@ -21,7 +21,7 @@ import numpy as np
 import kernels
 from benchmarks.suites import parse_line
 from kernels import get_backend
-from kernels.forecast import Forecast, Forecaster
+from kernels.forecast import Forecaster
 from kernels.measure import seconds_of
 from kernels.peer import Arrays, Native
 from kernels.problem import Problem
@@ -31,10 +31,8 @@ from kernels.threads import pinned_threads
 
 SEED = 0
 DTYPE = "float32"
-CALLS_OF_BUDGET = 4
-"""A call that takes more than this part of a case's seconds is not worth waiting for."""
 WARM_UP = 0.2
-"""The part of a burst that is not timed: caches and threads wake up."""
+"""The part of a burst that is not timed: caches and threads wake up. A call as long as a burst needs none."""
 MOST_CALLS = 5000
 
 
@@ -43,52 +41,56 @@ class Library:
 
     def __init__(self) -> None:
         self._natives: dict[str, Native] = {}
+        self._calls_s: dict[str, float] = {}
+        self._checked: tuple[tuple[Spec, Op], Problem] | None = None
 
-    def prepare(self, layer: str, op: Op, backend: str, seconds: float) -> dict[str, Any]:
+    def prepare(self, layer: str, op: Op, backend: str, limit_s: float | None = None) -> dict[str, Any]:
         """Compile, call, and compare with the float64 reference.
 
         Answers with the error, the seconds of a call, and whether results can be written `into` memory; else
-        with a reason: "skipped" or "wrong".
+        with a reason: "skipped" or "wrong". A backend that computes on NumPy's arrays is skipped where a call
+        of it would take more than `limit_s`.
         """
         (spec,) = parse_line(layer)
         chosen = get_backend(backend)
         reason = chosen.unsupported(spec, op, np.dtype(DTYPE))
         if reason:
             return {"skipped": reason}
-        forecast = (
-            None if hasattr(chosen.operations, "native") else self._forecast(spec, op, backend, seconds)
-        )
-        if forecast and not forecast.fits:
-            return {"skipped": "over the budget", "predicted_s": forecast.call_s}
-        problem = Problem.random(spec, op, DTYPE, SEED)
-        native = _native(problem, backend)
-        # Another one of the same, so that the reference does not outlive the check.
-        checked = replace(problem)
+        if limit_s is not None and not hasattr(chosen.operations, "native"):
+            forecast = Forecaster(limit_s, 1).forecast(spec, op, backend, DTYPE)
+            if not forecast.fits:
+                return {"skipped": "too slow to be timed", "call_s": forecast.call_s}
+        checked = self._problem(spec, op)
+        native = _native(replace(checked), backend)  # without the reference, which goes with the first burst
         error = 0.0
         for call in filter(None, (native.fresh, native.into)):
             verdict = checked.judge(backend, native.arrays(call()))
             if verdict.wrong:
                 return {"wrong": verdict.wrong}
             error = max(error, verdict.error)
-        call_s, _ = seconds_of(native.fresh)
-        self._natives[backend] = native
+        call_s = min(seconds_of(native.fresh)[0] for _ in range(2))
+        self._natives[backend], self._calls_s[backend] = native, call_s
         return {"error": error, "call_s": call_s, "into": native.into is not None}
 
-    @staticmethod
-    def _forecast(spec: Spec, op: Op, backend: str, seconds: float) -> Forecast:
-        """How long a call of a backend that may be slow will take."""
-        return Forecaster(seconds, CALLS_OF_BUDGET).forecast(spec, op, backend, DTYPE)
+    def _problem(self, spec: Spec, op: Op) -> Problem:
+        """The data, whose reference is computed once for several backends."""
+        if self._checked is None or self._checked[0] != (spec, op):
+            self._checked = (spec, op), Problem.random(spec, op, DTYPE, SEED)
+        return self._checked[1]
 
     def time(self, backend: str, mode: str, seconds: float) -> list[float]:
         """The seconds of each call of a burst, with "fresh" results or with "out"."""
+        self._checked = None
         native = self._natives[backend]
         call = native.fresh if mode == "fresh" else native.into
         assert call is not None
-        return _times(call, seconds)
+        return _times(call, seconds, warm_up_s=WARM_UP * seconds if self._calls_s[backend] < seconds else 0.0)
 
     def forget(self) -> None:
         """Make room for the next layer."""
         self._natives.clear()
+        self._calls_s.clear()
+        self._checked = None
         gc.collect()
 
 
@@ -151,12 +153,11 @@ def _in_tuple(given: Any, count: int) -> tuple[np.ndarray, ...]:
     return found
 
 
-def _times(call: Callable[[], Any], seconds: float) -> list[float]:
+def _times(call: Callable[[], Any], seconds: float, warm_up_s: float) -> list[float]:
     """The seconds of each of as many calls as fit, one at least, after others to warm up."""
     now = time.perf_counter
     start = now()
-    call()
-    while now() - start < WARM_UP * seconds:
+    while now() - start < warm_up_s:
         call()
     times: list[float] = []
     gc.disable()

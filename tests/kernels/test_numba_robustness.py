@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,12 +134,12 @@ SURVIVAL = """
 
 
 def layer_is_there(layer: str) -> bool:
-    """Whether Numba has been built with this threading layer."""
-    try:
-        __import__(f"numba.np.ufunc.{ {'omp': 'omppool', 'tbb': 'tbbpool'}.get(layer, layer) }")
-    except ImportError:
-        return False
-    return True
+    """Whether Numba has been built with this threading layer, and finds the library for it.
+
+    Asked in a fresh process: OpenVINO, where it is installed, brings a TBB of its own into this one.
+    """
+    module = f"numba.np.ufunc.{ {'omp': 'omppool', 'tbb': 'tbbpool'}.get(layer, layer) }"
+    return not subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode
 
 
 @pytest.mark.skipif(not hasattr(sys.modules["os"], "fork"), reason="no fork here")
