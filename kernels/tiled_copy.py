@@ -163,6 +163,17 @@ class Row:
         rest = ir.Constant(self.vector, [others] * self.wide)
         return self.builder.call(function, [self.pointer(address), ir.Constant(_I32, self.size), mask, rest])
 
+    def load_indices(self, address: ir.Value, mask: ir.Value) -> ir.Value:
+        """A vector of int64, zero where the mask is not set."""
+        kind = self.order.type
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(kind, [kind.as_pointer(), _I32, mask.type, kind]),
+            f"llvm.masked.load.v{self.wide}i64.p0",
+        )
+        pointer = self.builder.inttoptr(address, kind.as_pointer())
+        return self.builder.call(function, [pointer, ir.Constant(_I32, 8), mask, ir.Constant(kind, None)])
+
     def places(self, address: ir.Value, step: ir.Value) -> ir.Value:
         """Pointers to every step-th number from the address on."""
         builder = self.builder

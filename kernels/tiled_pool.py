@@ -12,6 +12,7 @@ import numpy as np
 from llvmlite import ir
 from numba import prange
 
+from kernels import numba_pool
 from kernels.arrays import readonly
 from kernels.axis import Axis
 from kernels.jit import Kernel
@@ -194,3 +195,88 @@ def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
 @lru_cache(maxsize=64)
 def _divisors(spec: PoolSpec, dtype: np.dtype) -> np.ndarray:
     return readonly(spec.divisors.astype(dtype))
+
+
+PAIRED = (
+    "dy", "indices", "dx", "W", "rows", "position", "begin", "end", "count", "spare", "spare2", "spare3"
+)  # fmt: skip
+"""Of the function for a vector of windows two columns wide, side by side, all intp. `dy`, `indices`: the
+addresses of their first; `dx`: that of the first tap of the first, at `position` in its plane, which may lie
+outside; `rows`: bit r is set where tap row r lies inside; of the inputs side by side, those from `begin` to
+`end` do; `count`: windows."""
+
+
+@lru_cache(maxsize=16)
+def pairs_of_inputs(R: int, dtype: np.dtype) -> int:
+    """The address of the function for windows of R x 2 taps."""
+
+    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+        given = dict(zip(PAIRED, arguments, strict=True))
+        row = Row(builder, dtype)
+        stored = row.below(given["count"])
+        gradient = row.load(given["dy"], stored)
+        narrow = ir.VectorType(_I32, row.wide)
+        where = builder.trunc(row.load_indices(given["indices"], stored), narrow)
+        two = ir.Constant(row.order.type, [2] * row.wide)
+        first = builder.trunc(builder.add(row.spread(given["position"]), builder.mul(row.order, two)), narrow)
+        nothing = ir.Constant(row.vector, None)
+        for r in range(R):
+            down = builder.mul(given["W"], ir.Constant(_I64, r))
+            here = builder.add(first, builder.trunc(row.spread(down), narrow))
+            left = builder.select(builder.icmp_signed("==", where, here), gradient, nothing)
+            beside = builder.add(here, ir.Constant(narrow, [1] * row.wide))
+            right = builder.select(builder.icmp_signed("==", where, beside), gradient, nothing)
+            bit = builder.and_(builder.lshr(given["rows"], ir.Constant(_I64, r)), ir.Constant(_I64, 1))
+            end = builder.mul(given["end"], bit)
+            for half in range(2):
+                order = [i // 2 + half * row.wide // 2 + i % 2 * row.wide for i in range(row.wide)]
+                mixed = builder.shuffle_vector(left, right, ir.Constant(narrow, order))
+                shift = ir.Constant(_I64, half * row.wide)
+                inside = builder.and_(
+                    builder.not_(row.below(builder.sub(given["begin"], shift))),
+                    row.below(builder.sub(end, shift)),
+                )
+                offset = builder.mul(builder.add(down, shift), ir.Constant(_I64, row.size))
+                row.store_where(mixed, builder.add(given["dx"], offset), inside)
+
+    return compiled(f"pairs_{R}_{dtype.name}", emit)
+
+
+@lru_cache(maxsize=1024)
+def _reads_all(axis: Axis) -> bool:
+    """Whether each input is in some window."""
+    return np.unique(axis.taps()[axis.valid()]).size == axis.size
+
+
+@Kernel
+def max_dx_in_pairs(dy, indices, H, W, OH, OW, R, sh, top, left, rows, whole, address, wide, dx):
+    """dx of windows two columns wide that do not overlap; all flat; not `whole`: some inputs are in none."""
+    size = dy.itemsize
+    for plane in prange(len(dy) // (OH * OW)):
+        if not whole:
+            for i in range(plane * H * W, (plane + 1) * H * W):
+                dx[i] = 0
+        for oh in range(OH):
+            for ow in range(0, OW, wide):
+                at = plane * OH * OW + oh * OW + ow
+                col = 2 * ow - left
+                position = (oh * sh - top) * W + col
+                count = min(wide, OW - ow)
+                call_emitted(
+                    address, dy.ctypes.data + at * size, indices.ctypes.data + at * 8,
+                    dx.ctypes.data + (plane * H * W + position) * size, W, rows[oh], position, max(0, -col),
+                    min(2 * count, W - col), count, 0, 0, 0,
+                )  # fmt: skip
+
+
+def max_pool_dx(spec: PoolSpec, dy: np.ndarray, indices: np.ndarray, dx: np.ndarray) -> None:
+    """Each dy goes to the x that won its window; windows that are pairs of columns write all x in order."""
+    if (spec.S, spec.stride[1], spec.dilation) != (2, 2, (1, 1)) or spec.stride[0] < spec.R:
+        numba_pool.max_pool_dx(spec, dy, indices, dx)
+        return
+    max_dx_in_pairs(
+        dx.size, dy.reshape(-1), indices.reshape(-1), spec.H, spec.W, spec.OH, spec.OW, spec.R, spec.stride[0],
+        spec.rows.before, spec.cols.before, _rows(spec.rows), _reads_all(spec.rows) and _reads_all(spec.cols),
+        pairs_of_inputs(spec.R, dy.dtype),
+        lanes(dy.dtype), dx.reshape(-1),
+    )  # fmt: skip
