@@ -274,9 +274,9 @@ def max_pool_dx(spec: PoolSpec, dy: np.ndarray, indices: np.ndarray, dx: np.ndar
     if (spec.S, spec.stride[1], spec.dilation) != (2, 2, (1, 1)) or spec.stride[0] < spec.R:
         numba_pool.max_pool_dx(spec, dy, indices, dx)
         return
+    whole = _reads_all(spec.rows) and _reads_all(spec.cols)
     max_dx_in_pairs(
-        dx.size, dy.reshape(-1), indices.reshape(-1), spec.H, spec.W, spec.OH, spec.OW, spec.R, spec.stride[0],
-        spec.rows.before, spec.cols.before, _rows(spec.rows), _reads_all(spec.rows) and _reads_all(spec.cols),
-        pairs_of_inputs(spec.R, dy.dtype),
-        lanes(dy.dtype), dx.reshape(-1),
+        dx.size, dy.reshape(-1), indices.reshape(-1), spec.H, spec.W, spec.OH, spec.OW, spec.R,
+        spec.stride[0], spec.rows.before, spec.cols.before, _rows(spec.rows), whole,
+        pairs_of_inputs(spec.R, dy.dtype), lanes(dy.dtype), dx.reshape(-1),
     )  # fmt: skip
