@@ -36,9 +36,9 @@ def regrets(selection: Selection, networks: Mapping[str, Sequence[Key]]) -> Iter
                 continue
             without_batch = _without(selection, keys={key})
             if any(other.layer == key.layer for other in without_batch.entries):
-                yield _judged(selection, key, OTHER_BATCH, without_batch)
-            yield _judged(selection, key, COST_MODEL, without_network)
-            yield _judged(selection, key, FALLBACK, Selection(selection.machine))
+                yield from _judged(selection, key, OTHER_BATCH, without_batch)
+            yield from _judged(selection, key, COST_MODEL, without_network)
+            yield from _judged(selection, key, FALLBACK, Selection(selection.machine))
 
 
 def _without(selection: Selection, keys: Set[Key] = frozenset(), layers: Set[Key] = frozenset()) -> Selection:
@@ -51,10 +51,11 @@ def _without(selection: Selection, keys: Set[Key] = frozenset(), layers: Set[Key
     return Selection(selection.machine, kept)
 
 
-def _judged(selection: Selection, key: Key, way: str, knowing: Selection) -> Regret:
-    """What would be chosen `knowing` only a part, against what was measured."""
+def _judged(selection: Selection, key: Key, way: str, knowing: Selection) -> Iterator[Regret]:
+    """What would be chosen `knowing` only a part, against what was measured; nothing if it was not."""
     choice = knowing.choose(key)
     chosen = choice.backend if choice else fallback(key.spec, key.op, np.dtype(key.dtype))
     candidates = selection.entries[key]
     best = min(selection.decision(key).ranked, key=lambda name: candidates[name].median_s)
-    return Regret(way, key, chosen, best, candidates[chosen].median_s / candidates[best].median_s)
+    if chosen in candidates:
+        yield Regret(way, key, chosen, best, candidates[chosen].median_s / candidates[best].median_s)

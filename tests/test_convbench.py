@@ -43,7 +43,7 @@ def test_list_shows_every_backend_and_what_auto_is(tmp_path):
     for name in own_backends():
         assert "exact on integers" in rows[name]
         assert "everything" in rows[name]
-    assert "backend='auto' is numba" in done.stdout
+    assert "backend='auto' is tiled" in done.stdout
     assert "vgg19 (15 layers)" in done.stdout
 
 

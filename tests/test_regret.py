@@ -22,13 +22,13 @@ LAYER = ConvSpec(1, 4, 10, 10, 8, 3, 3)
 
 
 def test_other_batch_and_fallback():
-    """At batch 1 im2col is best, at 8 numba; each batch size is chosen for as at the other."""
+    """At batch 1 im2col is best, at 8 tiled; each batch size is chosen for as at the other."""
     small, large = key(LAYER), key(LAYER.with_batch(8))
-    known = Selection({}, {small: times(numba=3.0, im2col=1.0), large: times(numba=2.0, im2col=5.0)})
+    known = Selection({}, {small: times(tiled=3.0, im2col=1.0), large: times(tiled=2.0, im2col=5.0)})
     found = {(row.way, row.key): row for row in regrets(known, {"net": [small, large]})}
     assert found[OTHER_BATCH, small].regret == pytest.approx(3.0)
     assert found[OTHER_BATCH, large].regret == pytest.approx(2.5)
-    assert (found[OTHER_BATCH, large].chosen, found[OTHER_BATCH, large].best) == ("im2col", "numba")
+    assert (found[OTHER_BATCH, large].chosen, found[OTHER_BATCH, large].best) == ("im2col", "tiled")
     assert found[FALLBACK, small].regret == pytest.approx(3.0)
     assert found[FALLBACK, large].regret == 1.0
 
@@ -47,4 +47,7 @@ def test_the_cost_model_learns_from_the_other_networks_only():
 
 
 def test_what_was_not_measured_is_left_out():
+    """The operation, or only what would be chosen for it."""
+    known = Selection({}, {key(LAYER): times(im2col=1.0, einsum=2.0)})
+    assert list(regrets(known, {"net": [key(LAYER)]})) == []
     assert list(regrets(Selection({}), {"net": [key(LAYER)]})) == []
