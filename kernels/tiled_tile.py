@@ -292,11 +292,10 @@ class _Emitter:
 
     def _masked(self, what: str, arguments: list[ir.Type]) -> ir.Function:
         result = self.vector if what == "load" else ir.VoidType()
-        pointer = "p0" if _opaque_pointers() else f"p0{self.name}"
         return cgutils.get_or_insert_function(
             self.builder.module,
             ir.FunctionType(result, arguments),
-            f"llvm.masked.{what}.{self.name}.{pointer}",
+            f"llvm.masked.{what}.{self.name}.p0",
         )
 
     def _load(self, pointer: ir.Value) -> ir.Value:
@@ -339,9 +338,3 @@ def transposed(builder: ir.IRBuilder, vectors: list[ir.Value]) -> list[ir.Value]
 
 def _int(value: int) -> ir.Constant:
     return ir.Constant(_INT, value)
-
-
-def _opaque_pointers() -> bool:
-    import llvmlite
-
-    return tuple(map(int, llvmlite.__version__.split(".")[:2])) >= (0, 44)
