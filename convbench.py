@@ -473,7 +473,7 @@ def train(
     momentum: Annotated[float | None, typer.Option(help="Of sgd; 0.9.")] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(metavar="constant|linear", help="Whether lr stays, or falls to zero; constant."),
+        typer.Option(metavar="constant|linear", help="Whether lr stays, or falls to zero; linear."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Decides first weights and the order of images; 0.")

@@ -46,7 +46,7 @@ class Plan:
     lr: float | None = None
     optimizer: str = "sgd"
     momentum: float = 0.9
-    schedule: str = "constant"
+    schedule: str = "linear"
     seed: int = 0
 
     def settings(self) -> Settings:

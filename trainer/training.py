@@ -38,7 +38,7 @@ class Settings:
     lr: float | None = None
     optimizer: OptimizerName = "sgd"
     momentum: float = 0.9
-    schedule: Schedule = "constant"
+    schedule: Schedule = "linear"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -217,13 +217,14 @@ def train(
     optimizer: OptimizerName = "sgd",
     momentum: float = 0.9,
     seed: int = 0,
-    schedule: Schedule = "constant",
+    schedule: Schedule = "linear",
 ) -> pd.DataFrame:
     """Train `model` in place, and return the history, a row an epoch (see `Training.history`).
 
     `lr` is 0.05 for "sgd" and 0.001 for "adam" unless given; `momentum` is for "sgd"; `seed` decides the
-    order of the images; the `schedule` "linear" lets the learning rate fall to zero. Raises ValueError or
-    TypeError for settings that are none, and ValueError when the loss is no finite number any more.
+    order of the images; the `schedule` "linear" lets the learning rate fall to zero, "constant" keeps it.
+    Raises ValueError or TypeError for settings that are none, and ValueError when the loss is no finite
+    number any more.
     """
     training = Training(model, data, Settings(epochs, batch_size, lr, optimizer, momentum, schedule, seed))
     while not training.finished:
