@@ -79,11 +79,15 @@ def _fallback(spec: Spec, op: Op, dtype: np.dtype) -> Choice:
     name = fallback(spec, op, dtype)
     if not _active.told:
         _active.told = True
+        count = threads.active()
+        others = {str(key.threads) for key in _active.loaded().entries} - {str(count)}
         _logger.info(
-            "nothing is measured for %s of %s (and perhaps others): auto takes %s, as everywhere; "
-            "`convbench tune` measures",
+            "nothing is measured for %s of %s (and perhaps others) with %d threads%s: auto takes %s, as "
+            "everywhere; `convbench tune` measures",
             op,
             spec.descriptor,
+            count,
+            f" (what is measured with {' or '.join(sorted(others))} does not hold)" if others else "",
             name,
         )
     return Choice(name, "fallback")

@@ -172,6 +172,14 @@ class TestAuto:
         (line,) = [record.message for record in caplog.records if "nothing is measured" in record.message]
         assert "auto takes tiled" in line
         assert "convbench tune" in line
+        assert "does not hold" not in line
+
+    def test_another_thread_count_does_not_hold_and_that_is_said(self, caplog):
+        caplog.set_level(logging.INFO, "kernels")
+        kernels.use_selection(of({key(threads=THREADS + 1): times(window=1.0, numba=2.0)}))
+        assert kernels.explain(CONV, "forward", "float32").why == "fallback"
+        (line,) = [record.message for record in caplog.records if "nothing is measured" in record.message]
+        assert f"with {THREADS} threads (what is measured with {THREADS + 1} does not hold)" in line
 
     def test_bad_arguments(self):
         with pytest.raises(ValueError, match="op is 'up'; expected one of forward, dx, dw"):
