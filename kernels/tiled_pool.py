@@ -29,6 +29,8 @@ may lie outside; steps from tap to tap and from output to output, in elements; `
 row r lies inside; `masks`: the address of `_columns` for these outputs; `position`: that of the first tap in
 its plane; `y`, `indices`, `divisors`: addresses for the outputs, where needed; `count`: how many they are."""
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+_MOST_TAPS = 63
+"""Of windows that are computed here: taps are unrolled, and rows of them are bits of an int."""
 _WORTH_A_LAUNCH = 4
 """Vectors do so many operations in the time of one of the loops that `jit` has in mind."""
 
@@ -183,12 +185,18 @@ def _pool(spec: PoolSpec, x: np.ndarray, divisors: np.ndarray, y: np.ndarray, in
 
 def max_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray, indices: np.ndarray | None) -> None:
     """The first maximum of each window, or its last NaN."""
+    if spec.R * spec.S > _MOST_TAPS:
+        numba_pool.max_pool_forward(spec, x, y, indices)
+        return
     positions = np.empty(0, np.int64) if indices is None else indices.reshape(-1)
     _pool(spec, x, np.empty(0, x.dtype), y, positions)
 
 
 def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
     """The sum of each window, over its number of taps."""
+    if spec.R * spec.S > _MOST_TAPS:
+        numba_pool.avg_pool_forward(spec, x, y)
+        return
     _pool(spec, x, _divisors(spec, x.dtype), y, np.empty(0, np.int64))
 
 
@@ -271,7 +279,8 @@ def max_dx_in_pairs(dy, indices, H, W, OH, OW, R, sh, top, left, rows, whole, ad
 
 def max_pool_dx(spec: PoolSpec, dy: np.ndarray, indices: np.ndarray, dx: np.ndarray) -> None:
     """Each dy goes to the x that won its window; windows that are pairs of columns write all x in order."""
-    if (spec.S, spec.stride[1], spec.dilation) != (2, 2, (1, 1)) or spec.stride[0] < spec.R:
+    in_pairs = (spec.S, spec.stride[1], spec.dilation) == (2, 2, (1, 1)) and spec.stride[0] >= spec.R
+    if not in_pairs or spec.R * spec.S > _MOST_TAPS:
         numba_pool.max_pool_dx(spec, dy, indices, dx)
         return
     whole = _reads_all(spec.rows) and _reads_all(spec.cols)

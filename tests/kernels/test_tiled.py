@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from kernel_cases import CONVS, POOLS
 
-from kernels import ConvSpec
+from kernels import ConvSpec, PoolSpec
 from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_plan import dx_taps, forward_taps, gradient_plan, plans
@@ -129,6 +129,24 @@ def test_layers_too_large_for_a_block():
     assert gradient_plan(spec, FLOAT32, 2).geometry.blocks > 1
     for op in ops_of(spec):
         problem = Problem.integers(spec, op)
+        assert problem.judge("tiled", problem.run("tiled")).wrong is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PoolSpec("max", 1, 1, 70, 8, 66, 3),
+        PoolSpec("avg", 1, 2, 70, 8, 66, 3),
+        PoolSpec("max", 1, 1, 140, 8, 66, 2, stride=(66, 2)),
+        PoolSpec("max", 1, 2, 31, 9, 31, 2, stride=(31, 2)),
+        PoolSpec("avg", 1, 2, 64, 4, 63, 1),
+        PoolSpec("avg", 2, 3, 20, 20, 20, 20),
+    ],
+    ids=lambda spec: spec.descriptor,
+)
+def test_windows_of_many_taps(spec):
+    """Up to what is unrolled, and beyond."""
+    for problem in Problem.of_training(spec).values():
         assert problem.judge("tiled", problem.run("tiled")).wrong is None
 
 
