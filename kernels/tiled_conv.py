@@ -17,7 +17,7 @@ from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_copy import copy_chunk, store_every, turn, turner
 from kernels.tiled_plan import Plan, gradient_plan, plans
-from kernels.tiled_tile import call_emitted, lanes
+from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import workspace
 
 _WORTH_A_LAUNCH = 8

@@ -16,13 +16,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels.jit import helper
-from kernels.tiled_tile import call_emitted, compiled, lanes, transposed
-
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, lanes
 
 
 @helper
@@ -62,20 +59,20 @@ def turner(dtype: np.dtype) -> int:
     def emit(
         builder: ir.IRBuilder, source, source_step, rows, target, target_step, cols, *_: ir.Value
     ) -> None:
-        row = Row(builder, dtype)
-        size = ir.Constant(_I64, row.size)
+        row = Vectors(builder, dtype)
+        size = ir.Constant(I64, row.size)
         inside = row.below(cols)
         nothing = ir.Constant(inside.type, None)
         square = []
         for number in range(row.wide):
-            there = builder.icmp_signed("<", ir.Constant(_I64, number), rows)
-            offset = builder.mul(builder.mul(source_step, ir.Constant(_I64, number)), size)
+            there = builder.icmp_signed("<", ir.Constant(I64, number), rows)
+            offset = builder.mul(builder.mul(source_step, ir.Constant(I64, number)), size)
             square.append(row.load(builder.add(source, offset), builder.select(there, inside, nothing)))
         everywhere = ir.Constant(inside.type, [1] * row.wide)
-        for number, vector in enumerate(transposed(builder, square)):
-            there = builder.icmp_signed("<", ir.Constant(_I64, number), cols)
-            offset = builder.mul(builder.mul(target_step, ir.Constant(_I64, number)), size)
-            row.store_where(vector, builder.add(target, offset), builder.select(there, everywhere, nothing))
+        for number, vector in enumerate(row.transposed(square)):
+            there = builder.icmp_signed("<", ir.Constant(I64, number), cols)
+            offset = builder.mul(builder.mul(target_step, ir.Constant(I64, number)), size)
+            row.store(vector, builder.add(target, offset), builder.select(there, everywhere, nothing))
 
     return compiled(f"turn_{dtype.name}", emit)
 
@@ -98,7 +95,7 @@ def _emits(emit: Any) -> Any:
     """An intrinsic of a number, for its dtype, and of five integers."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        emit(Row(builder, np.dtype(signature.args[0].name)), *arguments)
+        emit(Vectors(builder, np.dtype(signature.args[0].name)), *arguments)
         return context.get_dummy_value()
 
     @intrinsic
@@ -114,118 +111,13 @@ def _constant(value: Callable[[np.dtype], int]) -> Any:
     @intrinsic
     def constant(typing, number):
         known = value(np.dtype(number.name))
-        return types.intp(number), lambda *_: ir.Constant(_I64, known)
+        return types.intp(number), lambda *_: ir.Constant(I64, known)
 
     return constant
 
 
 lanes_of = _constant(lanes)
 size_of = _constant(lambda dtype: dtype.itemsize)
-
-
-class Row:
-    """Emits masked loads, and stores of whole vectors, of one dtype."""
-
-    def __init__(self, builder: ir.IRBuilder, dtype: np.dtype) -> None:
-        self.builder = builder
-        self.size = dtype.itemsize
-        self.wide = lanes(dtype)
-        self.real = ir.FloatType() if self.size == 4 else ir.DoubleType()
-        self.vector = ir.VectorType(self.real, self.wide)
-        self.name = f"v{self.wide}f{8 * self.size}"
-        self.order = ir.Constant(ir.VectorType(_I64, self.wide), list(range(self.wide)))
-
-    def pointer(self, address: ir.Value) -> ir.Value:
-        return self.builder.inttoptr(address, self.vector.as_pointer())
-
-    def spread(self, number: ir.Value) -> ir.Value:
-        """The number in every lane."""
-        vector = ir.VectorType(_I64, self.wide)
-        nothing = ir.Constant(vector, ir.Undefined)
-        one = self.builder.insert_element(nothing, number, ir.Constant(_I32, 0))
-        return self.builder.shuffle_vector(one, nothing, ir.Constant(ir.VectorType(_I32, self.wide), None))
-
-    def below(self, count: ir.Value) -> ir.Value:
-        """The first `count` lanes."""
-        return self.builder.icmp_signed("<", self.order, self.spread(count))
-
-    def mask(self, bits: ir.Value) -> ir.Value:
-        """The lanes whose bits are set."""
-        narrow = self.builder.trunc(bits, ir.IntType(self.wide))
-        return self.builder.bitcast(narrow, ir.VectorType(ir.IntType(1), self.wide))
-
-    def load(self, address: ir.Value, mask: ir.Value, others: float = 0.0) -> ir.Value:
-        """A vector, with `others` where the mask is not set."""
-        kinds = [self.vector.as_pointer(), _I32, ir.VectorType(ir.IntType(1), self.wide), self.vector]
-        function = cgutils.get_or_insert_function(
-            self.builder.module, ir.FunctionType(self.vector, kinds), f"llvm.masked.load.{self.name}.p0"
-        )
-        rest = ir.Constant(self.vector, [others] * self.wide)
-        return self.builder.call(function, [self.pointer(address), ir.Constant(_I32, self.size), mask, rest])
-
-    def load_indices(self, address: ir.Value, mask: ir.Value) -> ir.Value:
-        """A vector of int64, zero where the mask is not set."""
-        kind = self.order.type
-        function = cgutils.get_or_insert_function(
-            self.builder.module,
-            ir.FunctionType(kind, [kind.as_pointer(), _I32, mask.type, kind]),
-            f"llvm.masked.load.v{self.wide}i64.p0",
-        )
-        pointer = self.builder.inttoptr(address, kind.as_pointer())
-        return self.builder.call(function, [pointer, ir.Constant(_I32, 8), mask, ir.Constant(kind, None)])
-
-    def places(self, address: ir.Value, step: ir.Value) -> ir.Value:
-        """Pointers to every step-th number from the address on."""
-        builder = self.builder
-        offsets = builder.mul(self.order, self.spread(builder.mul(step, ir.Constant(_I64, self.size))))
-        pointers = ir.VectorType(self.real.as_pointer(), self.wide)
-        return builder.inttoptr(builder.add(self.spread(address), offsets), pointers)
-
-    def every_second(
-        self, address: ir.Value, masks: tuple[ir.Value, ir.Value], others: float = 0.0
-    ) -> ir.Value:
-        """Every second number of two vectors, each with its mask."""
-        further = self.builder.add(address, ir.Constant(_I64, self.wide * self.size))
-        even = ir.Constant(ir.VectorType(_I32, self.wide), [2 * i for i in range(self.wide)])
-        halves = self.load(address, masks[0], others), self.load(further, masks[1], others)
-        return self.builder.shuffle_vector(*halves, even)
-
-    def gather(self, address: ir.Value, step: ir.Value, mask: ir.Value, others: float = 0.0) -> ir.Value:
-        """Every step-th number, in the lanes of the mask; `others` elsewhere."""
-        places = self.places(address, step)
-        kinds = [places.type, _I32, mask.type, self.vector]
-        function = cgutils.get_or_insert_function(
-            self.builder.module,
-            ir.FunctionType(self.vector, kinds),
-            f"llvm.masked.gather.{self.name}.v{self.wide}p0",
-        )
-        rest = ir.Constant(self.vector, [others] * self.wide)
-        return self.builder.call(function, [places, ir.Constant(_I32, self.size), mask, rest])
-
-    def scatter(self, value: ir.Value, address: ir.Value, step: ir.Value, mask: ir.Value) -> None:
-        """Store every step-th number, those in the lanes of the mask."""
-        places = self.places(address, step)
-        function = cgutils.get_or_insert_function(
-            self.builder.module,
-            ir.FunctionType(ir.VoidType(), [self.vector, places.type, _I32, mask.type]),
-            f"llvm.masked.scatter.{self.name}.v{self.wide}p0",
-        )
-        self.builder.call(function, [value, places, ir.Constant(_I32, self.size), mask])
-
-    def store_where(self, value: ir.Value, address: ir.Value, mask: ir.Value) -> None:
-        """Store the lanes of the mask, of numbers or of indices."""
-        indices = isinstance(value.type.element, ir.IntType)
-        pointer = self.builder.inttoptr(address, value.type.as_pointer())
-        function = cgutils.get_or_insert_function(
-            self.builder.module,
-            ir.FunctionType(ir.VoidType(), [value.type, pointer.type, _I32, mask.type]),
-            f"llvm.masked.store.{f'v{self.wide}i64' if indices else self.name}.p0",
-        )
-        alignment = ir.Constant(_I32, 8 if indices else self.size)
-        self.builder.call(function, [value, pointer, alignment, mask])
-
-    def store(self, value: ir.Value, address: ir.Value) -> None:
-        self.builder.store(value, self.pointer(address)).align = self.size
 
 
 @_emits
@@ -260,8 +152,7 @@ def spread_pairs(row, zero, source, target, count, _, __):
     value = row.load(source, row.below(count))
     second = ir.Constant(ir.VectorType(ir.IntType(1), wide), [i % 2 == 0 for i in range(wide)])
     for half in range(2):
-        order = ir.Constant(ir.VectorType(_I32, wide), [(i + half * wide) // 2 for i in range(wide)])
-        spread = builder.shuffle_vector(value, ir.Constant(row.vector, ir.Undefined), order)
-        left = builder.mul(builder.sub(count, ir.Constant(_I64, half * wide // 2)), ir.Constant(_I64, 2))
-        there = builder.add(target, ir.Constant(_I64, half * wide * row.size))
-        row.store_where(spread, there, builder.and_(second, row.below(left)))
+        spread = row.shuffled(value, value, [(i + half * wide) // 2 for i in range(wide)])
+        left = builder.mul(builder.sub(count, ir.Constant(I64, half * wide // 2)), ir.Constant(I64, 2))
+        there = builder.add(target, ir.Constant(I64, half * wide * row.size))
+        row.store(spread, there, builder.and_(second, row.below(left)))

@@ -26,7 +26,8 @@ from kernels.arrays import readonly
 from kernels.axis import Axis
 from kernels.registry import Op
 from kernels.spec import ConvSpec
-from kernels.tiled_tile import Shape, lanes, registers, tile
+from kernels.tiled_tile import Shape, registers, tile
+from kernels.tiled_vectors import lanes
 
 BLOCK_BYTES = 256 * 1024
 """What the copied rows of a block may take: they are to stay in the second-level cache."""

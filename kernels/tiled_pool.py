@@ -17,8 +17,7 @@ from kernels.arrays import readonly
 from kernels.axis import Axis
 from kernels.jit import Kernel
 from kernels.spec import PoolSpec
-from kernels.tiled_copy import Row
-from kernels.tiled_tile import call_emitted, compiled, lanes
+from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, lanes
 
 ARGUMENTS = (
     "x", "row_step", "col_step", "lane_step", "rows", "masks",
@@ -28,7 +27,6 @@ ARGUMENTS = (
 may lie outside; steps from tap to tap and from output to output, in elements; `rows`: bit r is set where tap
 row r lies inside; `masks`: the address of `_columns` for these outputs; `position`: that of the first tap in
 its plane; `y`, `indices`, `divisors`: addresses for the outputs, where needed; `count`: how many they are."""
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
 _MOST_TAPS = 63
 """Of windows that are computed here: taps are unrolled, and rows of them are bits of an int."""
 _WORTH_A_LAUNCH = 4
@@ -56,7 +54,7 @@ class _Windows:
         self, builder: ir.IRBuilder, dtype: np.dtype, R: int, S: int, stride: int, **given: ir.Value
     ):
         self.builder = builder
-        self.row = Row(builder, dtype)
+        self.row = Vectors(builder, dtype)
         self.R, self.S, self.stride = R, S, stride
         self.given = given
         self.stored = self.row.below(given["count"])
@@ -65,12 +63,11 @@ class _Windows:
         """The first maximum of each window, or its last NaN."""
         builder, row, given = self.builder, self.row, self.given
         best = ir.Constant(row.vector, [float("-inf")] * row.wide)
-        narrow = ir.VectorType(_I32, row.wide)  # half the vectors that int64 would take
-        where = ir.Constant(narrow, [-1] * row.wide)
+        where = ir.Constant(row.narrow, [-1] * row.wide)
         first = builder.add(
-            row.spread(given["position"]), builder.mul(row.order, row.spread(given["lane_step"]))
+            row.spread_narrow(given["position"]),
+            builder.mul(row.lane_numbers, row.spread_narrow(given["lane_step"])),
         )
-        first = builder.trunc(first, narrow)
         for offset, value, inside in self._taps(float("-inf")):
             wins = builder.or_(
                 builder.fcmp_ordered(">", value, best), builder.fcmp_unordered("uno", value, value)
@@ -78,13 +75,13 @@ class _Windows:
             if with_indices:
                 none = builder.icmp_signed("<", where, ir.Constant(where.type, [0] * row.wide))
                 wins = builder.and_(inside, builder.or_(wins, none))
-                here = builder.add(first, builder.trunc(row.spread(offset), narrow))
+                here = builder.add(first, row.spread_narrow(offset))
                 where = builder.select(wins, here, where)
             best = builder.select(wins, value, best)
-        row.store_where(best, given["y"], self.stored)
+        row.store(best, given["y"], self.stored)
         if with_indices:
-            wide = builder.sext(where, ir.VectorType(_I64, row.wide))
-            row.store_where(wide, given["indices"], self.stored)
+            wide = builder.sext(where, row.indices)
+            row.store(wide, given["indices"], self.stored)
 
     def average(self) -> None:
         """The sum of each window over its divisor."""
@@ -93,27 +90,27 @@ class _Windows:
         for _, value, _ in self._taps(0.0):
             total = builder.fadd(total, value)
         divisors = row.load(given["divisors"], self.stored, 1.0)
-        row.store_where(builder.fdiv(total, divisors), given["y"], self.stored)
+        row.store(builder.fdiv(total, divisors), given["y"], self.stored)
 
     def _taps(self, others: float) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
         """Each tap: its offset in elements, its values, and the lanes where it lies inside."""
         builder, row, given = self.builder, self.row, self.given
-        table = builder.inttoptr(given["masks"], _I64.as_pointer())
+        table = builder.inttoptr(given["masks"], I64.as_pointer())
         for r in range(self.R):
-            bit = builder.and_(builder.lshr(given["rows"], ir.Constant(_I64, r)), ir.Constant(_I64, 1))
-            there = builder.icmp_signed("!=", bit, ir.Constant(_I64, 0))
-            down = builder.mul(given["row_step"], ir.Constant(_I64, r))
+            bit = builder.and_(builder.lshr(given["rows"], ir.Constant(I64, r)), ir.Constant(I64, 1))
+            there = builder.icmp_signed("!=", bit, ir.Constant(I64, 0))
+            down = builder.mul(given["row_step"], ir.Constant(I64, r))
             for s in range(self.S):
                 first, second, lane_bits = (
                     builder.select(
                         there,
-                        builder.load(builder.gep(table, [ir.Constant(_I64, 3 * s + i)])),
-                        ir.Constant(_I64, 0),
+                        builder.load(builder.gep(table, [ir.Constant(I64, 3 * s + i)])),
+                        ir.Constant(I64, 0),
                     )
                     for i in range(3)
                 )
-                offset = builder.add(down, builder.mul(given["col_step"], ir.Constant(_I64, s)))
-                address = builder.add(given["x"], builder.mul(offset, ir.Constant(_I64, row.size)))
+                offset = builder.add(down, builder.mul(given["col_step"], ir.Constant(I64, s)))
+                address = builder.add(given["x"], builder.mul(offset, ir.Constant(I64, row.size)))
                 inside = row.mask(lane_bits)
                 if self.stride == 1:
                     value = row.load(address, inside, others)
@@ -220,32 +217,31 @@ def pairs_of_inputs(R: int, dtype: np.dtype) -> int:
 
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
         given = dict(zip(PAIRED, arguments, strict=True))
-        row = Row(builder, dtype)
+        row = Vectors(builder, dtype)
         stored = row.below(given["count"])
         gradient = row.load(given["dy"], stored)
-        narrow = ir.VectorType(_I32, row.wide)
-        where = builder.trunc(row.load_indices(given["indices"], stored), narrow)
-        two = ir.Constant(row.order.type, [2] * row.wide)
-        first = builder.trunc(builder.add(row.spread(given["position"]), builder.mul(row.order, two)), narrow)
+        where = builder.trunc(row.load_indices(given["indices"], stored), row.narrow)
+        every_second = ir.Constant(row.narrow, [2 * i for i in range(row.wide)])
+        first = builder.add(row.spread_narrow(given["position"]), every_second)
         nothing = ir.Constant(row.vector, None)
         for r in range(R):
-            down = builder.mul(given["W"], ir.Constant(_I64, r))
-            here = builder.add(first, builder.trunc(row.spread(down), narrow))
+            down = builder.mul(given["W"], ir.Constant(I64, r))
+            here = builder.add(first, row.spread_narrow(down))
             left = builder.select(builder.icmp_signed("==", where, here), gradient, nothing)
-            beside = builder.add(here, ir.Constant(narrow, [1] * row.wide))
+            beside = builder.add(here, ir.Constant(row.narrow, [1] * row.wide))
             right = builder.select(builder.icmp_signed("==", where, beside), gradient, nothing)
-            bit = builder.and_(builder.lshr(given["rows"], ir.Constant(_I64, r)), ir.Constant(_I64, 1))
+            bit = builder.and_(builder.lshr(given["rows"], ir.Constant(I64, r)), ir.Constant(I64, 1))
             end = builder.mul(given["end"], bit)
             for half in range(2):
                 order = [i // 2 + half * row.wide // 2 + i % 2 * row.wide for i in range(row.wide)]
-                mixed = builder.shuffle_vector(left, right, ir.Constant(narrow, order))
-                shift = ir.Constant(_I64, half * row.wide)
+                mixed = row.shuffled(left, right, order)
+                shift = ir.Constant(I64, half * row.wide)
                 inside = builder.and_(
                     builder.not_(row.below(builder.sub(given["begin"], shift))),
                     row.below(builder.sub(end, shift)),
                 )
-                offset = builder.mul(builder.add(down, shift), ir.Constant(_I64, row.size))
-                row.store_where(mixed, builder.add(given["dx"], offset), inside)
+                offset = builder.mul(builder.add(down, shift), ir.Constant(I64, row.size))
+                row.store(mixed, builder.add(given["dx"], offset), inside)
 
     return compiled(f"pairs_{R}_{dtype.name}", emit)
 

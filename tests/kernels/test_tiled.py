@@ -15,7 +15,8 @@ from kernels import ConvSpec, PoolSpec
 from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_plan import dx_taps, forward_taps, gradient_plan, plans
-from kernels.tiled_tile import Shape, lanes, registers
+from kernels.tiled_tile import Shape, registers
+from kernels.tiled_vectors import lanes
 from kernels.tiled_work import KEPT_BYTES, workspace
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ sys.path[:0] = ["tests/kernels"]
 from kernel_cases import CONVS, POOLS
 from kernels.problem import Problem
 from kernels.registry import ops_of
-from kernels.tiled_tile import vector_bits
+from kernels.tiled_vectors import vector_bits
 assert vector_bits() == int(sys.argv[1]), vector_bits()
 names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1"]
 cases = {name: spec for name, spec in {**CONVS, **POOLS}.items() if name in names}

@@ -1,0 +1,231 @@
+"""Machine code for vectors, emitted with llvmlite: what the `tiled` tiles, copies and pooling share.
+
+LLVM's vectoriser does not find register tiles, or masked rows, in plain loops; so they are emitted. Each is a
+function of its own, compiled at first need, cached by Numba, and called by address: what calls it need not be
+compiled again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from types import FunctionType
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+_ARGUMENTS = 12
+_SIGNATURE = types.void(*[types.intp] * _ARGUMENTS)
+
+
+@lru_cache(maxsize=1)
+def vector_bits() -> int:
+    """The width of the vectors of the CPU that Numba compiles for."""
+    from numba.core.registry import cpu_target
+
+    features = cpu_target.target_context.codegen().magic_tuple()[-1]
+    if "+avx512f" in features:
+        return 512
+    return 256 if "+avx2" in features and "+fma" in features else 128
+
+
+def lanes(dtype: np.dtype) -> int:
+    """Numbers in a vector."""
+    return vector_bits() // (8 * dtype.itemsize)
+
+
+def compiled(name: str, emit: Callable[..., None]) -> int:
+    """The address of a function of twelve intp, emitted by `emit(builder, *arguments)`.
+
+    `name` must tell it from all others of its module: by that, and by what the sources of that module and of
+    this one hold, Numba's cache finds it again.
+    """
+
+    @intrinsic
+    def emitted(typing, a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
+        def codegen(context, builder, signature, arguments):
+            emit(builder, *arguments)
+            return context.get_dummy_value()
+
+        return _SIGNATURE, codegen
+
+    function = FunctionType(_call.__code__, {"emitted": emitted, "__name__": __name__}, _call.__name__)
+    function.__qualname__ = f"{name}_{vector_bits()}_{_digest(emit.__module__)}_{_digest(__name__)}"
+    try:
+        found = numba.cfunc(_SIGNATURE, cache=True)(function)
+    except RuntimeError:  # nowhere to write a cache
+        found = numba.cfunc(_SIGNATURE)(function)
+    _kept.append(found)
+    return int(found.address)
+
+
+_kept: list[Any] = []
+"""What must not be freed, since its address is in use."""
+
+
+def _call(a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
+    emitted(a, b, c, d, e, f, g, h, i, j, k, l)  # type: ignore[name-defined]  # noqa: F821
+
+
+@lru_cache(maxsize=16)
+def _digest(module: str) -> str:
+    """Of a module's source: Numba itself looks only at the file that `_call` is in."""
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except OSError:  # installed without sources, which then do not change
+        source = ""
+    return f"{zlib.crc32(source.encode()):08x}"
+
+
+@intrinsic
+def call_emitted(typing, address, a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
+    """Call what `compiled` has made, from compiled code."""
+
+    def codegen(context, builder, signature, arguments):
+        function = ir.FunctionType(ir.VoidType(), [I64] * _ARGUMENTS)
+        builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * (1 + _ARGUMENTS)), codegen
+
+
+class Vectors:
+    """Emits operations on vectors of one dtype. Places are pointers, or addresses as i64; counts are i64."""
+
+    def __init__(self, builder: ir.IRBuilder, dtype: np.dtype) -> None:
+        self.builder = builder
+        self.size = dtype.itemsize
+        self.wide = lanes(dtype)
+        self.real = ir.FloatType() if self.size == 4 else ir.DoubleType()
+        self.vector = ir.VectorType(self.real, self.wide)
+        self.indices = ir.VectorType(I64, self.wide)
+        self.narrow = ir.VectorType(I32, self.wide)
+        """Of indices that 32 bits hold: half the vectors that int64 would take."""
+        self.lane_numbers = ir.Constant(self.narrow, list(range(self.wide)))
+
+    def spread(self, number: ir.Value) -> ir.Value:
+        """The number in every lane."""
+        nothing = ir.Constant(ir.VectorType(number.type, self.wide), ir.Undefined)
+        one = self.builder.insert_element(nothing, number, ir.Constant(I32, 0))
+        return self.shuffled(one, nothing, [0] * self.wide)
+
+    def spread_narrow(self, number: ir.Value) -> ir.Value:
+        """An i64 that 32 bits hold, in every lane of as many bits."""
+        return self.spread(self.builder.trunc(number, I32))
+
+    def shuffled(self, first: ir.Value, second: ir.Value, lanes: list[int]) -> ir.Value:
+        """The given lanes of two vectors side by side."""
+        return self.builder.shuffle_vector(first, second, ir.Constant(self.narrow, lanes))
+
+    def below(self, count: ir.Value) -> ir.Value:
+        """The mask of the first `count` lanes."""
+        return self.builder.icmp_signed("<", self.lane_numbers, self.spread_narrow(count))
+
+    def mask(self, bits: ir.Value) -> ir.Value:
+        """The mask of the lanes whose bits are set."""
+        narrow = self.builder.trunc(bits, ir.IntType(self.wide))
+        return self.builder.bitcast(narrow, ir.VectorType(ir.IntType(1), self.wide))
+
+    def pointer(self, place: ir.Value, kind: ir.Type | None = None) -> ir.Value:
+        """To a vector there, of numbers unless another kind is given."""
+        target = (kind or self.vector).as_pointer()
+        if isinstance(place.type, ir.IntType):
+            return self.builder.inttoptr(place, target)
+        return self.builder.bitcast(place, target)
+
+    def load(self, place: ir.Value, mask: ir.Value | None = None, others: float = 0.0) -> ir.Value:
+        """A vector; under a mask, with `others` in the other lanes, which are not read."""
+        if mask is None:
+            loaded = self.builder.load(self.pointer(place))
+            loaded.align = self.size
+            return loaded
+        rest = ir.Constant(self.vector, [others] * self.wide)
+        return self._masked("load", self.vector, [self.pointer(place), self._aligned(self.size), mask, rest])
+
+    def load_indices(self, place: ir.Value, mask: ir.Value) -> ir.Value:
+        """A vector of int64, zero where the mask is not set."""
+        pointer, rest = self.pointer(place, self.indices), ir.Constant(self.indices, None)
+        return self._masked("load", self.indices, [pointer, self._aligned(8), mask, rest])
+
+    def store(self, value: ir.Value, place: ir.Value, mask: ir.Value | None = None) -> None:
+        """Store numbers or indices; under a mask, its lanes only."""
+        pointer, alignment = self.pointer(place, value.type), 8 if value.type == self.indices else self.size
+        if mask is None:
+            self.builder.store(value, pointer).align = alignment
+            return
+        self._masked("store", value.type, [value, pointer, self._aligned(alignment), mask])
+
+    def every_second(
+        self, address: ir.Value, masks: tuple[ir.Value, ir.Value], others: float = 0.0
+    ) -> ir.Value:
+        """Every second number of two vectors, each with its mask."""
+        further = self.builder.add(address, ir.Constant(I64, self.wide * self.size))
+        halves = self.load(address, masks[0], others), self.load(further, masks[1], others)
+        return self.shuffled(*halves, [2 * i for i in range(self.wide)])
+
+    def gather(self, address: ir.Value, step: ir.Value, mask: ir.Value, others: float = 0.0) -> ir.Value:
+        """Every step-th number, in the lanes of the mask; `others` elsewhere."""
+        rest = ir.Constant(self.vector, [others] * self.wide)
+        places = self._places(address, step)
+        return self._masked("gather", self.vector, [places, self._aligned(self.size), mask, rest])
+
+    def scatter(self, value: ir.Value, address: ir.Value, step: ir.Value, mask: ir.Value) -> None:
+        """Store every step-th number, those in the lanes of the mask."""
+        places = self._places(address, step)
+        self._masked("scatter", self.vector, [value, places, self._aligned(self.size), mask])
+
+    def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """a * b + c."""
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        return self.builder.call(self._declared(kind, f"llvm.fma.{_short(self.vector)}"), [a, b, c])
+
+    def transposed(self, vectors: list[ir.Value]) -> list[ir.Value]:
+        """As many vectors as they have lanes, turned: in stage s, pairs exchange every other block of s."""
+        square, wide = list(vectors), self.wide
+        stage = 1
+        while stage < wide:
+            upper = [lane if not lane & stage else wide + lane - stage for lane in range(wide)]
+            lower = [lane + stage if not lane & stage else wide + lane for lane in range(wide)]
+            for i in range(wide):
+                if not i & stage:
+                    pair = square[i], square[i + stage]
+                    square[i] = self.shuffled(*pair, upper)
+                    square[i + stage] = self.shuffled(*pair, lower)
+            stage *= 2
+        return square
+
+    def _places(self, address: ir.Value, step: ir.Value) -> ir.Value:
+        """Pointers to every step-th number from the address on."""
+        builder = self.builder
+        order = ir.Constant(self.indices, list(range(self.wide)))
+        offsets = builder.mul(order, self.spread(builder.mul(step, ir.Constant(I64, self.size))))
+        pointers = ir.VectorType(self.real.as_pointer(), self.wide)
+        return builder.inttoptr(builder.add(self.spread(address), offsets), pointers)
+
+    def _masked(self, what: str, kind: ir.Type, arguments: list[ir.Value]) -> ir.Value:
+        result = kind if what in ("load", "gather") else ir.VoidType()
+        places = f"v{self.wide}p0" if what in ("gather", "scatter") else "p0"
+        signature = ir.FunctionType(result, [argument.type for argument in arguments])
+        name = f"llvm.masked.{what}.{_short(kind)}.{places}"
+        return self.builder.call(self._declared(signature, name), arguments)
+
+    def _declared(self, signature: ir.FunctionType, name: str) -> ir.Function:
+        return cgutils.get_or_insert_function(self.builder.module, signature, name)
+
+    def _aligned(self, size: int) -> ir.Value:
+        return ir.Constant(I32, size)
+
+
+def _short(vector: ir.VectorType) -> str:
+    """As LLVM's names of functions have it: v16f32."""
+    kinds = {ir.FloatType(): "f32", ir.DoubleType(): "f64", I64: "i64"}
+    return f"v{vector.count}{kinds[vector.element]}"
