@@ -1,7 +1,8 @@
-"""The `tiled` backend's convolutions: what goes round the register tiles, compiled.
+"""The `tiled` backend's forward and dx: what goes round the register tiles, compiled.
 
 See `tiled_plan` for how the work is cut up, and `tiled_tile` for the tiles. A task is a block of output rows
-of one image and group: it copies what it reads into its worker's part of the workspace, and lays its tiles.
+of one image and group, and a slice of the filters: it copies what it reads into its worker's part of the
+workspace, and lays its tiles.
 """
 
 from __future__ import annotations
@@ -15,327 +16,167 @@ from kernels.arrays import readonly
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_copy import copy_chunk, store_every, turn, turner
-from kernels.tiled_plan import Plan, gradient_plan, plans
+from kernels.tiled_copy import copy_chunk, size_of, store_every, turn, turner
+from kernels.tiled_plan import Plan, plan
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import workspace
 
-_WORTH_A_LAUNCH = 8
+WORTH_A_LAUNCH = 8
 """Tiles do so many operations in the time of one of the loops that `jit` has in mind."""
 
 
 @helper
-def copy_block(source, unit, first, geometry, phases_down, chunks, target, at):
-    """The rows that outputs from row `first` on read, of all channels of one image and group, padded."""
-    g = geometry[0]
-    size = target.itemsize
-    zero = target.dtype.type(0)
-    to = target.ctypes.data + at * size
+def copy_block(zero, source, first, copy, phases_down, chunks, target):
+    """The rows from position `first` on, of all channels of one image and group, padded; addresses."""
+    g = copy[0]
+    size = size_of(zero)
     step, pitch = g.stride_across, g.pitch * size
     for c in range(g.channels):
-        plane = source.ctypes.data + (unit * g.channels + c) * g.H * g.W * size
+        plane = source + c * g.H * g.W * size
         for i in range(len(phases_down)):
             for j in range(len(chunks)):
-                for q in range(g.copied):
+                for q in range(g.rows):
                     ih = (first + q + g.least) * g.stride_down + phases_down[i]
                     row = plane + ih * g.W * size
                     inside = 0 <= ih < g.H
                     for n in range(chunks.shape[1]):
                         one, two = chunks[j, n, 2], chunks[j, n, 3]
-                        copy_chunk(zero, row + chunks[j, n, 0] * size, to + chunks[j, n, 1] * size,
+                        copy_chunk(zero, row + chunks[j, n, 0] * size, target + chunks[j, n, 1] * size,
                                    one if inside else 0, two if inside else 0, step)  # fmt: skip
-                    to += pitch
+                    target += pitch
 
 
 @Kernel
-def along_pixels(
-    workers, tasks, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-    addresses, work,
-):  # fmt: skip
-    """Correlate with vectors along the pixels; weights (filters, taps) as they are."""
-    for worker in prange(workers):
-        for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            lay_along_pixels(
-                worker, task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-                addresses, work,
-            )  # fmt: skip
+def pack(w, groups, outer, outer_step, inner, wide, panels, turner, packed):
+    """packed = for each group and panel (outer, inner, filters of it), zero beyond the filters.
 
-
-@helper
-def lay_along_pixels(
-    worker, task, source, weights, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-    addresses, work,
-):  # fmt: skip
-    """One task of it."""
-    g = geometry[0]
-    size = work.itemsize
-    zero = work.dtype.type(0)
-    plane = g.out_height * g.out_width
-    direct = g.step_down == 1 and g.step_across == 1
-    unit = task // g.blocks
-    first = min(task % g.blocks * g.block, g.OH - g.block)
-    base = worker * g.work
-    copy_block(source, unit, first, geometry, phases_down, chunks, work, base)
-    copy = work.ctypes.data + base * size
-    scratch = base + g.scratch
-    for i in range(len(tiles)):
-        row, col, valid = tiles[i, 0], tiles[i, 1], tiles[i, 2]
-        address = addresses[tiles[i, 3], 0]
-        v = copy + (row * g.pitch + col) * size
-        for p in range(len(panels)):
-            k = unit % g.groups * g.filters + panels[p, 0]
-            s = weights.ctypes.data + k * len(table) * size
-            start = bias.ctypes.data + k * size
-            to = (unit * g.filters + panels[p, 0]) * plane
-            if direct:
-                to += (first + row) * g.out_width + col
-                call_emitted(address, s, len(table), v, g.pitch, table.ctypes.data, 1, len(table),
-                          out.ctypes.data + to * size, plane, g.out_width, valid, start)  # fmt: skip
-            else:
-                down = g.tile_rows
-                step = down * valid
-                call_emitted(address, s, len(table), v, g.pitch, table.ctypes.data, 1, len(table),
-                          work.ctypes.data + scratch * size, step, valid, valid, start)  # fmt: skip
-                for n in range(panels[p, 1]):
-                    for d in range(down):
-                        there = (
-                            to + n * plane + (g.first_down + (first + row + d) * g.step_down) * g.out_width
-                        )
-                        there += g.first_across + col * g.step_across
-                        store_every(zero, work.ctypes.data + (scratch + n * step + d * valid) * size,
-                                    out.ctypes.data + there * size, g.step_across, valid)  # fmt: skip
-
-
-@Kernel
-def arrange(w, places, filter_step, groups, filters, arranged):
-    """arranged (groups * filters, taps) = w, of each filter the taps at `places`."""
-    taps = len(places)
-    for f in prange(groups * filters):
-        first = f // filters * (len(w) // groups) + f % filters * filter_step
-        for t in range(taps):
-            arranged[f * taps + t] = w[first + places[t]]
-
-
-@Kernel
-def pack(w, places, filter_step, groups, filters, wide, panels, packed):
-    """packed = for each group and panel (taps, filters of it), from w; zero beyond the filters."""
-    taps = len(places)
-    for job in prange(groups * len(panels)):
-        group, p = job // len(panels), job % len(panels)
-        first = panels[p, 0]
-        lanes_here = (panels[p, 1] + wide - 1) // wide * wide
-        to = group * (len(packed) // groups) + first * taps
-        begin = group * (len(w) // groups) + first * filter_step
-        there = min(lanes_here, filters - first)
-        for t in range(taps):
-            for lane in range(there):
-                packed[to + t * lanes_here + lane] = w[begin + places[t] + lane * filter_step]
-            for lane in range(there, lanes_here):
-                packed[to + t * lanes_here + lane] = 0
-
-
-@Kernel
-def along_filters(
-    workers, tasks, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-    addresses, wide, work,
-):  # fmt: skip
-    """Correlate with vectors along the filters; weights `packed`, group by group."""
-    for worker in prange(workers):
-        for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            lay_along_filters(
-                worker, task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-                addresses, wide, work,
-            )  # fmt: skip
-
-
-@helper
-def lay_along_filters(
-    worker, task, source, packed, bias, out, geometry, phases_down, chunks, table, tiles, panels,
-    addresses, wide, work,
-):  # fmt: skip
-    """One task of it."""
-    g = geometry[0]
-    size = work.itemsize
-    zero = work.dtype.type(0)
-    plane = g.out_height * g.out_width
-    of_group = len(packed) // g.groups
-    unit = task // g.blocks
-    first = min(task % g.blocks * g.block, g.OH - g.block)
-    base = worker * g.work
-    copy_block(source, unit, first, geometry, phases_down, chunks, work, base)
-    copy = work.ctypes.data + base * size
-    scratch = base + g.scratch
-    direct = g.step_down == 1 and g.step_across == 1
-    pixels = g.tile_rows * g.tile_cols
-    for p in range(len(panels)):
+    Of each group, filter k has its weights at o * outer_step + k * inner, `inner` of them in a row.
+    """
+    size = w.itemsize
+    zero = w.dtype.type(0)
+    for job in prange(groups * len(panels) * outer):
+        o, p, group = job % outer, job // outer % len(panels), job // (outer * len(panels))
         k, count = panels[p, 0], panels[p, 1]
-        address = addresses[0, panels[p, 2]]
-        wide_panel = (count + wide - 1) // wide * wide
-        filters = unit % g.groups * g.filters + k
-        v = packed.ctypes.data + (unit % g.groups * of_group + k * len(table)) * size
-        start = bias.ctypes.data + filters * size
-        for i in range(len(tiles)):
-            row, col = tiles[i, 0], tiles[i, 1]
-            s = copy + (row * g.pitch + col) * size
-            to = (unit * g.filters + k) * plane
-            if direct:
-                to += (first + row) * g.out_width + col
-                call_emitted(address, s, g.pitch, v, 0, table.ctypes.data, wide_panel, len(table),
-                          out.ctypes.data + to * size, plane, 0, count, start)  # fmt: skip
-            else:
-                call_emitted(address, s, g.pitch, v, 0, table.ctypes.data, wide_panel, len(table),
-                          work.ctypes.data + scratch * size, pixels, 0, count, start)  # fmt: skip
-                for n in range(count):
-                    for r in range(g.tile_rows):
-                        there = (
-                            to + n * plane + (g.first_down + (first + row + r) * g.step_down) * g.out_width
-                        )
-                        there += g.first_across + col * g.step_across
-                        store_every(zero, work.ctypes.data + (scratch + n * pixels + r * g.tile_cols) * size,
-                                    out.ctypes.data + there * size, g.step_across, g.tile_cols)  # fmt: skip
+        lanes_here = (count + wide - 1) // wide * wide
+        source = group * (len(w) // groups) + o * outer_step + k * inner
+        target = group * (len(packed) // groups) + k * outer * inner + o * inner * lanes_here
+        turn(zero, turner, w.ctypes.data + source * size, count, inner, inner,
+             packed.ctypes.data + target * size, lanes_here, 1)  # fmt: skip
 
 
 @Kernel
-def weight_sums(
-    workers, tasks, x, dy, geometry, phases_down, chunks, table, images, turner, pieces, channel_step,
-    row_step, padded, sums, work,
+def correlate(
+    workers, tasks, source, weights, bias, out, copy, geometry, parts, phases_down, chunks, table, tiles,
+    panels, addresses, wide, work,
 ):  # fmt: skip
-    """sums (workers, groups, channels, taps, padded filters): dw, as far as each worker has come."""
+    """out = source correlated with weights, plus bias; all flat. `weights` are as they are, or packed."""
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            add_to_sums(
-                worker, task, x, dy, geometry, phases_down, chunks, table, images, turner, pieces,
-                channel_step, row_step, padded, sums, work,
+            lay_tiles(
+                worker, task, source, weights, bias, out, copy, geometry, parts, phases_down, chunks, table,
+                tiles, panels, addresses, wide, work,
             )  # fmt: skip
 
 
 @helper
-def add_to_sums(
-    worker, task, x, dy, geometry, phases_down, chunks, table, images, turner, pieces, channel_step, row_step,
-    padded, sums, work,
+def lay_tiles(
+    worker, task, source, weights, bias, out, copy, geometry, parts, phases_down, chunks, table, tiles,
+    panels, addresses, wide, work,
 ):  # fmt: skip
     """One task of it."""
-    g = geometry[0]
+    g, c = geometry[0], copy[0]
     size = work.itemsize
     zero = work.dtype.type(0)
-    taps = g.tile_rows * g.tile_cols
-    plane = g.OH * g.out_width
-    of_worker = g.groups * g.channels * taps * padded
-    units = len(x) // (g.channels * g.H * g.W)
-    begin = task // g.blocks * images
-    end = min(begin + images, units)
-    first = task % g.blocks * g.block
-    pixels = min(g.block, g.OH - first) * g.out_width
-    base = worker * g.work
-    turned = base + g.scratch
-    for unit in range(begin, end):
-        copy_block(x, unit, first * g.step_down, geometry, phases_down, chunks, work,
-                   base + (unit - begin) * g.channels * g.channel)  # fmt: skip
-        to = work.ctypes.data + (turned + (unit - begin) * pixels * padded) * size
-        rows = dy.ctypes.data + (unit * g.filters * plane + first * g.out_width) * size
-        turn(zero, turner, rows, g.filters, plane, pixels, to, padded)
-    pixels *= end - begin
-    copy = work.ctypes.data + base * size
-    to = worker * of_worker + begin % g.groups * g.channels * taps * padded
-    for c in range(0, g.channels, channel_step):
-        for i in range(len(pieces)):
-            if channel_step > 1 and pieces[i, 4] != min(channel_step, g.channels - c):
-                continue
-            lane = pieces[i, 2]
-            there = to + (c * taps + pieces[i, 0]) * padded + lane
-            call_emitted(pieces[i, 5], copy + (c * g.plane + pieces[i, 1]) * size, row_step,
-                         work.ctypes.data + (turned + lane) * size, 0, table.ctypes.data, padded, pixels,
-                         sums.ctypes.data + there * size, padded, 0, pieces[i, 3], 0)  # fmt: skip
+    plane = g.out_height * g.out_width
+    direct = g.step_down == 1 and g.step_across == 1
+    piece, block, unit = task % g.slices, task // g.slices % g.blocks, task // (g.slices * g.blocks)
+    origin = min(block * g.block, g.least_rows - g.block)
+    copied = work.ctypes.data + worker * g.work * size
+    scratch = copied + g.scratch * size
+    copy_block(zero, source.ctypes.data + unit * c.channels * c.H * c.W * size, origin * g.apart_down, copy,
+               phases_down, chunks, copied)  # fmt: skip
+    for p in range(piece * len(panels) // g.slices, (piece + 1) * len(panels) // g.slices):
+        k, count = panels[p, 0], panels[p, 1]
+        lanes_here = (count + wide - 1) // wide * wide
+        group = unit % g.groups
+        start = bias.ctypes.data + (group * g.filters + k) * size
+        w = weights.ctypes.data + (group * (len(weights) // g.groups) + k * g.filter_step) * size
+        for n in range(len(parts)):
+            part = parts[n]
+            first = min(block * g.block, part.rows - g.block)
+            taps, count_taps = table.ctypes.data + part.taps * 16, part.end_of_taps - part.taps
+            for i in range(part.tiles, part.end_of_tiles):
+                row, col, width = tiles[i, 0], tiles[i, 1], tiles[i, 2]
+                address = addresses[tiles[i, 3], panels[p, 2]]
+                at = (first - origin + row) * g.row_step + col * g.apart_across
+                to = out.ctypes.data + (
+                    (unit * g.filters + k) * plane
+                    + (part.first_down + (first + row) * g.step_down) * g.out_width
+                    + part.first_across + col * g.step_across
+                ) * size  # fmt: skip
+                pixels = part.tile_rows * width
+                target, number_step, down = (to, plane, g.out_width) if direct else (scratch, pixels, width)
+                if g.across_filters:
+                    call_emitted(address, copied + at * size, g.row_step, w, 0, taps, lanes_here, count_taps,
+                                 target, number_step, 0, count, start)  # fmt: skip
+                else:
+                    call_emitted(address, w, g.filter_step, copied + at * size, g.row_step, taps, 1,
+                                 count_taps, target, number_step, down, width, start)  # fmt: skip
+                if not direct:
+                    spread(zero, scratch, count, part.tile_rows, width, to, plane,
+                           g.step_down * g.out_width, g.step_across)  # fmt: skip
 
 
-@Kernel
-def gather_sums(sums, of_worker, filters, rest, padded, wide, dw):
-    """dw (groups * filters, rest) = the workers' sums (workers, groups, rest, padded), added up."""
-    groups = len(dw) // (rest * filters)
-    blocks = padded // wide  # so many filters at a time that their rows stay in the cache
-    for job in prange(groups * blocks):
-        group, k = job // blocks, job % blocks * wide
-        for i in range(rest):
-            first = (group * rest + i) * padded + k
-            to = (group * filters + k) * rest + i
-            for lane in range(min(wide, filters - k)):
-                total = sums[first + lane]
-                for begin in range(of_worker, len(sums), of_worker):
-                    total += sums[begin + first + lane]
-                dw[to + lane * rest] = total
+@helper
+def spread(zero, scratch, numbers, rows, width, out, plane, down, across):
+    """out[n * plane + r * down + i * across] = scratch (numbers, rows, width); addresses."""
+    size = size_of(zero)
+    for n in range(numbers):
+        for r in range(rows):
+            store_every(zero, scratch + (n * rows + r) * width * size, out + (n * plane + r * down) * size,
+                        across, width)  # fmt: skip
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = x correlated with w, plus b."""
-    bias = _zeros(spec.K, x.dtype) if b is None else b
-    (plan,) = plans(spec, "forward", x.dtype, active())
-    _correlate(plan, spec.flops, x, w, bias, y)
+    found = plan(spec, "forward", x.dtype, active())
+    wide = lanes(x.dtype)
+    bias = _zeros(spec.K, x.dtype) if b is None else b if spec.K // spec.groups % wide == 0 else _padded(b)
+    _correlate(found, spec.flops, x, w, bias, y)
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
-    """dx, phase by phase; pixels that no window reads get zero."""
-    found = plans(spec, "dx", dy.dtype, active())
-    if sum(plan.rows.out * plan.cols.out for plan in found) < spec.H * spec.W:
+    """dx, all phases from one copy of dy; pixels that no window reads get zero."""
+    found = plan(spec, "dx", dy.dtype, active())
+    if not found.whole:
         dx.fill(0)
-    for plan in found:
-        _correlate(plan, spec.flops // len(found), dy, w, _zeros(spec.C, dy.dtype), dx)
+    _correlate(found, spec.flops, dy, w, _zeros(spec.C, dy.dtype), dx)
 
 
 def _correlate(
-    plan: Plan, flops: int, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray
+    found: Plan, flops: int, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray
 ) -> None:
-    g = plan.geometry
     workers = active()
-    work = workspace("work", workers * g.work, source.dtype)
-    taps = len(plan.table)
-    call = flops // _WORTH_A_LAUNCH, workers, len(source) * g.groups * g.blocks, source.reshape(-1)
-    tables = (
-        plan.record, plan.phases_down, plan.chunks, plan.table, plan.tiles, plan.panels, plan.addresses
-    )  # fmt: skip
-    weights = w.reshape(-1)
-    if not plan.across_filters:
-        if not plan.in_order:
-            arranged = workspace("weights", g.groups * g.filters * taps, w.dtype)
-            arrange(w.size, weights, plan.weights, plan.filter_step, g.groups, g.filters, arranged)
-            weights = arranged
-        along_pixels(*call, weights, bias, out.reshape(-1), *tables, work)
-        return
     wide = lanes(w.dtype)
-    packed = workspace("weights", g.groups * -(-g.filters // wide) * wide * taps, w.dtype)
-    pack(w.size, weights, plan.weights, plan.filter_step, g.groups, g.filters, wide, plan.panels, packed)
-    along_filters(*call, packed, _padded(bias, wide), out.reshape(-1), *tables, wide, work)
-
-
-def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
-    """dw: each worker sums over its images, then the sums are added."""
-    plan = gradient_plan(spec, x.dtype, active())
-    g = plan.geometry
-    workers = active()
-    rest = g.channels * spec.R * spec.S
-    of_worker = g.groups * rest * plan.padded_filters
-    sums = workspace("sums", workers * of_worker, x.dtype)
-    sums.fill(0)
-    work = workspace("work", workers * g.work, x.dtype)
-    tasks = -(-spec.N * g.groups // plan.images) * g.blocks
-    weight_sums(
-        spec.flops // _WORTH_A_LAUNCH, workers, tasks, x.reshape(-1), dy.reshape(-1), plan.record,
-        _FIRST_PHASE, plan.chunks, plan.table, plan.images, turner(x.dtype), plan.pieces, plan.step,
-        plan.row_step, plan.padded_filters, sums, work,
+    weights = w.reshape(-1)
+    if found.packing is not None:
+        packed = workspace("weights", found.packed, w.dtype)
+        pack(w.size, weights, found.groups, *found.packing, wide, found.panels, turner(w.dtype), packed)
+        weights = packed
+    correlate(
+        flops // WORTH_A_LAUNCH, workers, len(source) * found.tasks_per_image, source.reshape(-1), weights,
+        bias, out.reshape(-1), found.copy, found.geometry, found.parts, found.phases_down, found.chunks,
+        found.table, found.tiles, found.panels, found.addresses, wide,
+        workspace("work", workers * found.work, source.dtype),
     )  # fmt: skip
-    wide = lanes(x.dtype)
-    gather_sums(sums.size, sums, of_worker, g.filters, rest, plan.padded_filters, wide, dw.reshape(-1))
 
 
-_FIRST_PHASE = readonly(np.zeros(1, np.intp))
-
-
-def _padded(bias: np.ndarray, wide: int) -> np.ndarray:
+def _padded(bias: np.ndarray) -> np.ndarray:
     """The bias with zeros behind it: a tile reads whole vectors of it."""
-    padded = np.zeros(len(bias) + 4 * wide, bias.dtype)
-    padded[: len(bias)] = bias
-    return padded
+    return np.concatenate([bias, _zeros(0, bias.dtype)])
 
 
 @lru_cache(maxsize=64)
 def _zeros(count: int, dtype: np.dtype) -> np.ndarray:
-    return readonly(np.zeros(count, dtype))
+    """So many, and those that a tile may read beyond them."""
+    return readonly(np.zeros(count + 4 * lanes(dtype), dtype))

@@ -52,12 +52,12 @@ def store_every(zero, source, target, step, count):
 def turner(dtype: np.dtype) -> int:
     """The address of what turns a square: target[i * target_step + l] = source[l * source_step + i].
 
-    Its arguments: source, source_step, count of rows l, target, target_step, count of columns i, and six that
-    are not used. What is beyond the rows comes out as zero.
+    Its arguments: source, source_step, count of rows l, target, target_step, count of columns i, lanes to
+    store, and five that are not used. What is beyond the rows comes out as zero.
     """
 
     def emit(
-        builder: ir.IRBuilder, source, source_step, rows, target, target_step, cols, *_: ir.Value
+        builder: ir.IRBuilder, source, source_step, rows, target, target_step, cols, stored, *_: ir.Value
     ) -> None:
         row = Vectors(builder, dtype)
         size = ir.Constant(I64, row.size)
@@ -68,26 +68,30 @@ def turner(dtype: np.dtype) -> int:
             there = builder.icmp_signed("<", ir.Constant(I64, number), rows)
             offset = builder.mul(builder.mul(source_step, ir.Constant(I64, number)), size)
             square.append(row.load(builder.add(source, offset), builder.select(there, inside, nothing)))
-        everywhere = ir.Constant(inside.type, [1] * row.wide)
+        wanted = row.below(stored)
         for number, vector in enumerate(row.transposed(square)):
             there = builder.icmp_signed("<", ir.Constant(I64, number), cols)
             offset = builder.mul(builder.mul(target_step, ir.Constant(I64, number)), size)
-            row.store(vector, builder.add(target, offset), builder.select(there, everywhere, nothing))
+            row.store(vector, builder.add(target, offset), builder.select(there, wanted, nothing))
 
     return compiled(f"turn_{dtype.name}", emit)
 
 
 @helper
-def turn(zero, address, source, rows, row_step, cols, target, target_step):
-    """target (cols, target_step) = source (rows, row_step) turned; whole vectors, zero beyond the rows."""
+def turn(zero, address, source, rows, row_step, cols, target, target_step, whole):
+    """target (cols, target_step) = source (rows, row_step) turned; `whole` vectors, or only the rows.
+
+    Whole vectors hold zero beyond the rows.
+    """
     wide = lanes_of(zero)
     size = size_of(zero)
     for row in range(0, rows, wide):
+        rows_here = min(wide, rows - row)
         for col in range(0, cols, wide):
             call_emitted(
-                address, source + (row * row_step + col) * size, row_step, min(wide, rows - row),
+                address, source + (row * row_step + col) * size, row_step, rows_here,
                 target + (col * target_step + row) * size, target_step, min(wide, cols - col),
-                0, 0, 0, 0, 0, 0,
+                wide if whole else rows_here, 0, 0, 0, 0, 0,
             )  # fmt: skip
 
 

@@ -3,13 +3,12 @@
 A tile holds `rows` x `cols` numbers by `down` x `along` vectors of sums in registers, and adds outer
 products:
 
-    sum[r, c, d, a] += s[at + r * row_step + c] * v[there + d * down_step + a * lanes : ... + lanes]
+    sum[r, c, d, a] += s[at + r * row_step + c * apart] * v[there * step + d * down_step + a * lanes : ...]
 
-for t in range(count). Every number is read once for all vectors and every vector once for all numbers, which
-is what keeps the multipliers busy (K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix
-Multiplication", ACM TOMS 34, 2008). Weights lie in order: there, `at` or `there` is t * step. Images do not:
-their places are in a table, which saves copying them into matrices (M. Dukhan, "The Indirect Convolution
-Algorithm", 2019).
+for at, there in a table. Every number is read once for all vectors and every vector once for all numbers,
+which is what keeps the multipliers busy (K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix
+Multiplication", ACM TOMS 34, 2008). The table saves copying images into matrices (M. Dukhan, "The Indirect
+Convolution Algorithm", 2019).
 
 A tile is emitted with one `fma` for each vector of sums, as a function of its own (see `tiled_vectors`).
 """
@@ -29,8 +28,9 @@ ARGUMENTS = (
     "s", "row_step", "v", "down_step", "table", "step", "count",
     "out", "out_step", "out_down", "valid", "start",
 )  # fmt: skip
-"""Of a tile, all intp. `s`, `v`, `table` and `out` are addresses; the table holds intp, in elements. Sums of
-number i go to out[i * out_step + d * out_down + a * lanes], of each vector the first `valid - a * lanes`.
+"""Of a tile, all intp. `s`, `v`, `table` and `out` are addresses; the table holds `count` pairs of intp, in
+elements. Sums of number i go to out[i * out_step + d * out_down + a * lanes], of each vector the first
+`valid - a * lanes`.
 `start` is the address of what each number's sums begin at, or 0 to add to what is in `out`.
 
 A `turned` tile is stored the other way round: number i of lane l goes to out[(a * lanes + l) * out_step + i],
@@ -44,8 +44,8 @@ class Shape(NamedTuple):
     cols: int
     down: int
     along: int
-    by_vectors: bool = True
-    """Whether the table is for the vectors, and the step for the numbers; else the other way round."""
+    apart: int = 1
+    """Elements from a number to the next one of its row."""
     turned: bool = False
 
     @property
@@ -95,8 +95,11 @@ class _Emitter:
         builder.position_at_end(loop)
         t = self._phi(_int(0), before)
         running = [self._phi(each, before) for each in sums]
-        listed, regular = builder.load(builder.gep(table, [t])), builder.mul(t, step)
-        at, there = (regular, listed) if self.shape.by_vectors else (listed, regular)
+        at, there = (
+            builder.load(builder.gep(table, [builder.add(builder.mul(t, _int(2)), _int(i))]))
+            for i in range(2)
+        )
+        there = builder.mul(there, step)
         added = self._add_products(
             running, builder.gep(s, [at]), row_step, builder.gep(v, [there]), down_step
         )
@@ -129,7 +132,7 @@ class _Emitter:
         added: list[ir.Value] = []
         for row in range(shape.rows):
             for col in range(shape.cols):
-                number = builder.load(builder.gep(self._at(s, row_step, row), [_int(col)]))
+                number = builder.load(builder.gep(self._at(s, row_step, row), [_int(col * shape.apart)]))
                 spread = self.vectors.spread(number)
                 for vector in vectors:
                     added.append(self.vectors.fma(spread, vector, sums[len(added)]))

@@ -1,0 +1,104 @@
+"""One axis of a correlation, to the `tiled` backend: which inputs its outputs read, and from what copy.
+
+Forward and dx are both correlations of a padded source with taps: dx at stride s falls into s parts along
+each axis, one for each phase of its pixels, on dy at stride 1 (V. Dumoulin, F. Visin, "A guide to convolution
+arithmetic for deep learning", 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.axis import Axis
+
+
+class AxisTaps(NamedTuple):
+    """Output i reads inputs i * stride + offsets, and goes to i * step + first."""
+
+    size: int
+    out: int
+    stride: int
+    offsets: tuple[int, ...]
+    taps: tuple[int, ...]
+    """Which tap of the kernel each offset belongs to."""
+    step: int
+    first: int
+
+
+def forward_taps(axis: Axis) -> AxisTaps:
+    """The axis of a forward convolution."""
+    offsets = tuple(r * axis.dilation - axis.before for r in range(axis.kernel))
+    return AxisTaps(axis.size, axis.out, axis.stride, offsets, tuple(range(axis.kernel)), 1, 0)
+
+
+def dx_taps(axis: Axis) -> Iterator[AxisTaps]:
+    """The axis of dx, for each phase of its pixels: those that some window reads."""
+    for phase in range(min(axis.stride, axis.size)):
+        pairs = [
+            ((phase + axis.before - r * axis.dilation) // axis.stride, r)
+            for r in range(axis.kernel)
+            if (phase + axis.before - r * axis.dilation) % axis.stride == 0
+        ]
+        if pairs:
+            out = -(-(axis.size - phase) // axis.stride)
+            offsets, taps = zip(*sorted(pairs), strict=True)
+            yield AxisTaps(axis.out, out, 1, offsets, taps, axis.stride, phase)
+
+
+class CopiedAxis(NamedTuple):
+    """One axis of the copy that outputs read from: padded, and dealt out by position modulo `stride`.
+
+    Position q of a phase holds input (q + least) * stride + phase. Output i reads `halo` positions beyond
+    i * apart.
+    """
+
+    size: int
+    stride: int
+    phases: tuple[int, ...]
+    least: int
+    halo: int
+    apart: int
+
+    @classmethod
+    def of(cls, parts: Sequence[AxisTaps], dealt: bool) -> CopiedAxis:
+        """What all parts read; `dealt` so that neighbours side by side are read by outputs side by side."""
+        stride = parts[0].stride if dealt else 1
+        offsets = [offset for part in parts for offset in part.offsets]
+        groups = [offset // stride for offset in offsets]
+        phases = tuple(sorted({offset % stride for offset in offsets}))
+        apart = parts[0].stride // stride
+        return cls(parts[0].size, stride, phases, min(groups), max(groups) - min(groups), apart)
+
+    def positions(self, outputs: int) -> int:
+        """Those of a phase that so many outputs side by side read."""
+        return (outputs - 1) * self.apart + 1 + self.halo
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Which of `phases`, and the position in it, output 0 reads at `offset`."""
+        return self.phases.index(offset % self.stride), offset // self.stride - self.least
+
+    def chunks(self, positions: int, wide: int) -> np.ndarray:
+        """How rows of phases, `positions` long, are copied by vectors: intp (phases, vectors, 4).
+
+        Of each vector: where its first input lies in a row of inputs (before the row, in the padding), where
+        it goes to, and the masks of the inputs in it; two for stride 2, since every second number of two
+        vectors is taken.
+        """
+        return np.array(
+            [
+                [self._chunk(phase, first, wide) for first in range(0, positions, wide)]
+                for phase in self.phases
+            ],
+            np.intp,
+        )
+
+    def _chunk(self, phase: int, first: int, wide: int) -> tuple[int, int, int, int]:
+        source = (first + self.least) * self.stride + phase
+        bits = sum(1 << i for i in range(wide) if 0 <= source + i * self.stride < self.size)
+        if self.stride != 2:
+            return source, first, bits, 0
+        both = sum(1 << 2 * i for i in range(wide) if bits >> i & 1)
+        return source, first, both & ((1 << wide) - 1), both >> wide

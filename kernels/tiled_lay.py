@@ -1,0 +1,132 @@
+"""Where the `tiled` backend's tiles go: how a block of output rows and its filters are covered.
+
+Two ways, by which side the vectors lie along:
+
+* *pixels*: vectors of pixels of output rows, times the weights of some filters. Results are stored where they
+  belong. Good where rows are long.
+* *filters*: vectors of filters, times the pixels of some rows. Wastes nothing on short rows, but weights are
+  packed before and results are turned round after.
+
+Where a tile or a panel does not fit, it begins earlier, and computes some outputs once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.tiled_tile import Shape, registers
+
+
+class Laid(NamedTuple):
+    """Tiles for one part of the outputs."""
+
+    tiles: list[tuple[int, int, int, int]]
+    """First output row in the block, first column, columns, and which row of `shapes`."""
+    shapes: list[list[Shape]]
+    """For each kind of tile, and each kind of panel."""
+    rows: int
+    """Output rows of a tile."""
+
+
+Panels = list[tuple[int, int, int]]
+"""First filter, how many, and which column of `Laid.shapes`."""
+
+
+def along_filters(width: int, filters: int, wide: int) -> bool:
+    """Whether vectors lie along filters: where pixels would leave more lanes empty."""
+    along_pixels = width / (-(-width // wide) * wide)
+    return filters / (-(-filters // wide) * wide) * 0.9 > along_pixels
+
+
+def lay_pixels(block: int, widths: Sequence[int], filters: int, wide: int) -> tuple[Panels, list[Laid]]:
+    """Vectors along the pixels of rows, numbers down the filters, for parts of the given widths."""
+    # Six filters share each vector better than four do, but more of them may be computed twice.
+    numbers = min((4, 6), key=lambda each: -(-filters // each) * (each + 0.3)) if registers() > 12 else 4
+    numbers = min(numbers, filters)
+    panels = [(min(first, filters - numbers), numbers, 0) for first in range(0, filters, numbers)]
+    return panels, [_pixel_tiles(block, width, numbers, wide) for width in widths]
+
+
+def _pixel_tiles(block: int, width: int, numbers: int, wide: int) -> Laid:
+    vectors = -(-width // wide)
+    most = registers() // numbers
+    along = min(vectors, 4, most)
+    down = max(1, min(block, 4 // along, most // along)) if vectors == along else 1
+    spans = []
+    for first in range(0, width, along * wide):
+        count = min(along, -(-(width - first) // wide))
+        # Where there is room, the last span begins earlier, so that none of its lanes is empty.
+        spans.append((max(0, min(first, width - count * wide)), count))
+    counts = sorted({count for _, count in spans})
+    tiles = [
+        (min(first, block - down), at, min(width - at, count * wide), counts.index(count))
+        for first in range(0, block, down)
+        for at, count in spans
+    ]
+    return Laid(tiles, [[Shape(numbers, 1, down, count)] for count in counts], down)
+
+
+def lay_filters(
+    block: int, widths: Sequence[int], filters: int, wide: int, apart: int
+) -> tuple[Panels, list[Laid]]:
+    """Vectors along the filters, numbers over pixels `apart` in the copy, for parts of the given widths."""
+    vectors = -(-filters // wide)
+    together = min(
+        range(1, min(vectors, 4) + 1),
+        key=lambda each: sum(_pixels_of_a_tile(block, width, vectors, each, wide)[0] for width in widths),
+    )
+    groups = split(vectors, together)
+    sizes = sorted(set(groups))
+    starts = np.cumsum([0, *groups[:-1]]) * wide
+    panels = [
+        (int(first), min(group * wide, filters - int(first)), sizes.index(group))
+        for first, group in zip(starts, groups, strict=True)
+    ]
+    laid = []
+    for width in widths:
+        _, rows, cols = _pixels_of_a_tile(block, width, vectors, together, wide)
+        tiles = [
+            (min(first, block - rows), min(at, width - cols), cols, 0)
+            for first in range(0, block, rows)
+            for at in range(0, width, cols)
+        ]
+        shapes = [[Shape(rows, cols, 1, size, apart=apart, turned=True) for size in sizes]]
+        laid.append(Laid(tiles, shapes, rows))
+    return panels, laid
+
+
+def _pixels_of_a_tile(
+    block: int, width: int, vectors: int, together: int, wide: int
+) -> tuple[float, int, int]:
+    """The least cost, and the rows and columns that have it: of one row, or whole rows."""
+    most = registers() // together
+    return min(
+        (_cost(block, width, vectors, rows, cols, together), rows, cols)
+        for cols in range(1, min(width, wide, most) + 1)
+        for rows in range(1, min(block, wide // cols, most // cols) + 1)
+        if rows == 1 or cols == width
+    )
+
+
+def _cost(block: int, width: int, vectors: int, rows: int, cols: int, together: int) -> float:
+    """Half cycles that a tap takes: of multiplications, or of loads; weights come from further away."""
+    tiles = -(-block // rows) * -(-width // cols)
+    pixels = rows * cols
+    return tiles * sum(max(pixels * each, 9, pixels + 3 * each) for each in split(vectors, together))
+
+
+def split(count: int, most: int) -> list[int]:
+    """`count` as a sum of as few parts as can be, of at most `most`, as even as can be."""
+    parts = -(-count // most)
+    return [count // parts + (i < count % parts) for i in range(parts)]
+
+
+def spans(total: int, most: int) -> Iterator[tuple[int, int]]:
+    """`total` in even spans of at most `most`: where each begins, and its length."""
+    first = 0
+    for count in split(total, most):
+        yield first, count
+        first += count
