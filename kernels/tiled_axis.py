@@ -44,7 +44,7 @@ def dx_taps(axis: Axis) -> Iterator[AxisTaps]:
         ]
         if pairs:
             out = -(-(axis.size - phase) // axis.stride)
-            offsets, taps = zip(*sorted(pairs), strict=True)
+            offsets, taps = zip(*pairs, strict=True)
             yield AxisTaps(axis.out, out, 1, offsets, taps, axis.stride, phase)
 
 

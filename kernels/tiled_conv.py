@@ -66,22 +66,22 @@ def pack(w, groups, outer, outer_step, inner, wide, panels, turner, packed):
 
 @Kernel
 def correlate(
-    workers, tasks, source, weights, bias, out, copy, geometry, parts, phases_down, chunks, table, tiles,
-    panels, addresses, wide, work,
+    workers, tasks, source, weights, bias, out, copy, geometry, parts, origins, phases_down, chunks, table,
+    tiles, panels, addresses, wide, work,
 ):  # fmt: skip
     """out = source correlated with weights, plus bias; all flat. `weights` are as they are, or packed."""
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
             lay_tiles(
-                worker, task, source, weights, bias, out, copy, geometry, parts, phases_down, chunks, table,
-                tiles, panels, addresses, wide, work,
+                worker, task, source, weights, bias, out, copy, geometry, parts, origins, phases_down, chunks,
+                table, tiles, panels, addresses, wide, work,
             )  # fmt: skip
 
 
 @helper
 def lay_tiles(
-    worker, task, source, weights, bias, out, copy, geometry, parts, phases_down, chunks, table, tiles,
-    panels, addresses, wide, work,
+    worker, task, source, weights, bias, out, copy, geometry, parts, origins, phases_down, chunks, table,
+    tiles, panels, addresses, wide, work,
 ):  # fmt: skip
     """One task of it."""
     g, c = geometry[0], copy[0]
@@ -90,7 +90,7 @@ def lay_tiles(
     plane = g.out_height * g.out_width
     direct = g.step_down == 1 and g.step_across == 1
     piece, block, unit = task % g.slices, task // g.slices % g.blocks, task // (g.slices * g.blocks)
-    origin = min(block * g.block, g.least_rows - g.block)
+    origin = origins[block]
     copied = work.ctypes.data + worker * g.work * size
     scratch = copied + g.scratch * size
     copy_block(zero, source.ctypes.data + unit * c.channels * c.H * c.W * size, origin * g.apart_down, copy,
@@ -103,7 +103,7 @@ def lay_tiles(
         w = weights.ctypes.data + (group * (len(weights) // g.groups) + k * g.filter_step) * size
         for n in range(len(parts)):
             part = parts[n]
-            first = min(block * g.block, part.rows - g.block)
+            first = min(block * part.block, part.rows - part.block)
             taps, count_taps = table.ctypes.data + part.taps * 16, part.end_of_taps - part.taps
             for i in range(part.tiles, part.end_of_tiles):
                 row, col, width = tiles[i, 0], tiles[i, 1], tiles[i, 2]
@@ -165,8 +165,8 @@ def _correlate(
         weights = packed
     correlate(
         flops // WORTH_A_LAUNCH, workers, len(source) * found.tasks_per_image, source.reshape(-1), weights,
-        bias, out.reshape(-1), found.copy, found.geometry, found.parts, found.phases_down, found.chunks,
-        found.table, found.tiles, found.panels, found.addresses, wide,
+        bias, out.reshape(-1), found.copy, found.geometry, found.parts, found.origins, found.phases_down,
+        found.chunks, found.table, found.tiles, found.panels, found.addresses, wide,
         workspace("work", workers * found.work, source.dtype),
     )  # fmt: skip
 

@@ -31,6 +31,8 @@ class Laid(NamedTuple):
     """Output rows of a tile."""
 
 
+Size = tuple[int, int]
+"""Rows and columns of outputs in a block, of one part of the outputs."""
 Panels = list[tuple[int, int, int]]
 """First filter, how many, and which column of `Laid.shapes`."""
 
@@ -41,13 +43,13 @@ def along_filters(width: int, filters: int, wide: int) -> bool:
     return filters / (-(-filters // wide) * wide) * 0.9 > along_pixels
 
 
-def lay_pixels(block: int, widths: Sequence[int], filters: int, wide: int) -> tuple[Panels, list[Laid]]:
-    """Vectors along the pixels of rows, numbers down the filters, for parts of the given widths."""
+def lay_pixels(sizes: Sequence[Size], filters: int, wide: int) -> tuple[Panels, list[Laid]]:
+    """Vectors along the pixels of rows, numbers down the filters."""
     # Six filters share each vector better than four do, but more of them may be computed twice.
     numbers = min((4, 6), key=lambda each: -(-filters // each) * (each + 0.3)) if registers() > 12 else 4
     numbers = min(numbers, filters)
     panels = [(min(first, filters - numbers), numbers, 0) for first in range(0, filters, numbers)]
-    return panels, [_pixel_tiles(block, width, numbers, wide) for width in widths]
+    return panels, [_pixel_tiles(block, width, numbers, wide) for block, width in sizes]
 
 
 def _pixel_tiles(block: int, width: int, numbers: int, wide: int) -> Laid:
@@ -69,31 +71,29 @@ def _pixel_tiles(block: int, width: int, numbers: int, wide: int) -> Laid:
     return Laid(tiles, [[Shape(numbers, 1, down, count)] for count in counts], down)
 
 
-def lay_filters(
-    block: int, widths: Sequence[int], filters: int, wide: int, apart: int
-) -> tuple[Panels, list[Laid]]:
-    """Vectors along the filters, numbers over pixels `apart` in the copy, for parts of the given widths."""
+def lay_filters(sizes: Sequence[Size], filters: int, wide: int, apart: int) -> tuple[Panels, list[Laid]]:
+    """Vectors along the filters, numbers over pixels, which are `apart` in the copy."""
     vectors = -(-filters // wide)
     together = min(
         range(1, min(vectors, 4) + 1),
-        key=lambda each: sum(_pixels_of_a_tile(block, width, vectors, each, wide)[0] for width in widths),
+        key=lambda each: sum(_pixels_of_a_tile(*size, vectors, each, wide)[0] for size in sizes),
     )
     groups = split(vectors, together)
-    sizes = sorted(set(groups))
+    counts = sorted(set(groups))
     starts = np.cumsum([0, *groups[:-1]]) * wide
     panels = [
-        (int(first), min(group * wide, filters - int(first)), sizes.index(group))
+        (int(first), min(group * wide, filters - int(first)), counts.index(group))
         for first, group in zip(starts, groups, strict=True)
     ]
     laid = []
-    for width in widths:
+    for block, width in sizes:
         _, rows, cols = _pixels_of_a_tile(block, width, vectors, together, wide)
         tiles = [
             (min(first, block - rows), min(at, width - cols), cols, 0)
             for first in range(0, block, rows)
             for at in range(0, width, cols)
         ]
-        shapes = [[Shape(rows, cols, 1, size, apart=apart, turned=True) for size in sizes]]
+        shapes = [[Shape(rows, cols, 1, size, apart=apart, turned=True) for size in counts]]
         laid.append(Laid(tiles, shapes, rows))
     return panels, laid
 

@@ -64,11 +64,8 @@ class Geometry(NamedTuple):
     groups: int
     filters: int
     """Of a group."""
-    block: int
     blocks: int
-    """Output rows of a block, and blocks of an image; the last one may begin before its neighbour ends."""
-    least_rows: int
-    """Of the parts' outputs."""
+    """Of an image."""
     slices: int
     """Of the filters, so that few images give work to all threads."""
     apart_down: int
@@ -94,6 +91,8 @@ class Part(NamedTuple):
     """One phase of the outputs: where they go, and the ranges of its taps and tiles in the plan's tables."""
 
     rows: int
+    block: int
+    """Output rows of a block; the last one may begin before its neighbour ends."""
     first_down: int
     first_across: int
     taps: int
@@ -112,6 +111,8 @@ class Plan(NamedTuple):
     """`Geometry`, likewise."""
     parts: np.ndarray
     """`Part`, likewise: (parts,)."""
+    origins: np.ndarray
+    """The first output row that each block is copied for: intp (blocks,)."""
     phases_down: np.ndarray
     chunks: np.ndarray
     """Of `CopiedAxis`."""
@@ -180,26 +181,27 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     """The correlations that make up forward, or dx, as `threads` share them."""
     asked = _Correlation.of(spec, op)
     wide = lanes(dtype)
-    widths = [cols.out for _, cols in asked.parts]
-    across = along_filters(max(widths), asked.filters, wide)
+    height, width = max(part.out for part in asked.rows), max(part.out for part in asked.cols)
+    across = along_filters(width, asked.filters, wide)
     down_axis, across_axis = (CopiedAxis.of(parts, not across) for parts in (asked.rows, asked.cols))
-    least, most = (pick(part.out for part in asked.rows) for pick in (min, max))
 
-    def lay(block: int) -> tuple[Panels, list[Laid]]:
+    def lay(blocks: int) -> tuple[Panels, list[Laid]]:
+        sizes = [(-(-rows.out // blocks), cols.out) for rows, cols in asked.parts]
         if across:
-            return lay_filters(block, widths, asked.filters, wide, across_axis.apart)
-        return lay_pixels(block, widths, asked.filters, wide)
+            return lay_filters(sizes, asked.filters, wide, across_axis.apart)
+        return lay_pixels(sizes, asked.filters, wide)
 
-    block = _block(down_axis, across_axis, asked.channels, least, max(widths), dtype)
-    slices = _shares(spec.N * spec.groups * -(-most // block), threads)
-    panels, laid = lay(block)
+    blocks = _blocks(down_axis, across_axis, asked.channels, height, width, dtype)
+    slices = _shares(spec.N * spec.groups * blocks, threads)
+    panels, laid = lay(blocks)
     if slices > len(panels):
-        block, slices = -(-block // slices), 1
-        panels, laid = lay(block)
-    copy = Copy.of(down_axis, across_axis, asked.channels, block + most - least, max(widths))
+        blocks, slices = min(height, blocks * slices), 1
+        panels, laid = lay(blocks)
+    origins, rows_of_a_block = _origins(asked.rows, blocks)
+    copy = Copy.of(down_axis, across_axis, asked.channels, rows_of_a_block, width)
     copied = copy.channel * asked.channels + SLACK
     geometry = Geometry(
-        spec.groups, asked.filters, block, -(-most // block), least, slices,
+        spec.groups, asked.filters, blocks, slices,
         down_axis.apart, across_axis.apart, down_axis.apart * copy.pitch,
         across, asked.weights if across else asked.per_filter,
         *asked.plane, asked.rows[0].step, asked.cols[0].step,
@@ -209,7 +211,8 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     return Plan(
         records([copy]),
         records([geometry]),
-        records(_parts(asked.parts, tables, laid)),
+        records(_parts(asked.parts, blocks, tables, laid)),
+        readonly(origins),
         readonly(np.array(down_axis.phases, np.intp)),
         readonly(across_axis.chunks(copy.pitch, wide)),
         readonly(np.concatenate(tables)),
@@ -225,13 +228,21 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     )
 
 
-def _block(
+def _blocks(
     down: CopiedAxis, across: CopiedAxis, channels: int, rows: int, width: int, dtype: np.dtype
 ) -> int:
-    """Output rows of a block: as many as fit, and all blocks about as high."""
+    """Blocks of an image: as few as fit."""
     row_bytes = channels * len(down.phases) * len(across.phases) * across.positions(width) * dtype.itemsize
     fit = max(1, (BLOCK_BYTES // row_bytes - 1 - down.halo) // down.apart + 1)
-    return -(-rows // -(-rows // fit))
+    return -(-rows // fit)
+
+
+def _origins(parts: tuple[AxisTaps, ...], blocks: int) -> tuple[np.ndarray, int]:
+    """The first output row, over the parts, of each block; and the rows to the last, at most."""
+    sizes = np.array([(part.out, -(-part.out // blocks)) for part in parts]).T
+    firsts = np.minimum(np.arange(blocks)[:, None] * sizes[1], sizes[0] - sizes[1])
+    origins = firsts.min(axis=1)
+    return origins, int(((firsts + sizes[1]).max(axis=1) - origins).max())
 
 
 def _shares(tasks: int, threads: int) -> int:
@@ -268,13 +279,25 @@ def _table(
 
 
 def _parts(
-    parts: list[tuple[AxisTaps, AxisTaps]], tables: list[np.ndarray], laid: list[Laid]
+    parts: list[tuple[AxisTaps, AxisTaps]], blocks: int, tables: list[np.ndarray], laid: list[Laid]
 ) -> list[NamedTuple]:
     found: list[NamedTuple] = []
     taps = tiles = 0
     for (rows, cols), table, part in zip(parts, tables, laid, strict=True):
         ends = taps + len(table), tiles + len(part.tiles)
-        found.append(Part(rows.out, rows.first, cols.first, taps, ends[0], tiles, ends[1], part.rows))
+        found.append(
+            Part(
+                rows.out,
+                -(-rows.out // blocks),
+                rows.first,
+                cols.first,
+                taps,
+                ends[0],
+                tiles,
+                ends[1],
+                part.rows,
+            )
+        )
         taps, tiles = ends
     return found
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 from kernel_cases import CONVS, POOLS
 
-from kernels import ConvSpec, PoolSpec
+from kernels import ConvSpec, PoolSpec, tiled_dw
 from kernels.problem import Problem
 from kernels.registry import ops_of
-from kernels.tiled_plan import dx_taps, forward_taps, gradient_plan, plans
+from kernels.tiled_axis import dx_taps, forward_taps
+from kernels.tiled_lay import lay_filters, lay_pixels
+from kernels.tiled_plan import plan
 from kernels.tiled_tile import Shape, registers
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import KEPT_BYTES, workspace
@@ -64,23 +67,37 @@ def test_other_cpus(tmp_path, cpu, features, bits):
 @pytest.mark.parametrize("op", ["forward", "dx"])
 def test_tiles_cover_every_output(spec, op):
     """And none begins outside, or is stored beyond its row."""
-    for plan in plans(spec, op, FLOAT32, 2):
-        g = plan.geometry
-        covered = np.zeros((g.OH, plan.cols.out), bool)
-        for block in range(g.blocks):
-            first = min(block * g.block, g.OH - g.block)
-            for row, col, valid, _ in plan.tiles:
-                rows = g.tile_rows
-                width = g.tile_cols if plan.across_filters else valid
-                assert 0 <= row <= g.block - rows
-                assert 0 <= col <= plan.cols.out - width
-                covered[first + row : first + row + rows, col : col + width] = True
+    found = plan(spec, op, FLOAT32, 2)
+    (g,) = found.geometry
+    axes = (spec.rows, spec.cols)
+    halves = [list(dx_taps(axis)) if op == "dx" else [forward_taps(axis)] for axis in axes]
+    for part, (rows, cols) in zip(found.parts, product(*halves), strict=True):
+        assert (part["rows"], part["first_down"], part["first_across"]) == (rows.out, rows.first, cols.first)
+        covered = np.zeros((rows.out, cols.out), bool)
+        for block in range(g["blocks"]):
+            first = min(block * part["block"], rows.out - part["block"])
+            assert first - found.origins[block] >= 0
+            for row, col, width, _ in found.tiles[part["tiles"] : part["end_of_tiles"]]:
+                assert 0 <= row <= part["block"] - part["tile_rows"]
+                assert 0 <= col <= cols.out - width
+                covered[first + row : first + row + part["tile_rows"], col : col + width] = True
         assert covered.all()
-        filters = np.zeros(g.filters, bool)
-        for first, count, _ in plan.panels:
-            assert 0 <= first <= g.filters - count
-            filters[first : first + count] = True
-        assert filters.all()
+    filters = np.zeros(g["filters"], bool)
+    for first, count, _ in found.panels:
+        assert 0 <= first <= g["filters"] - count
+        filters[first : first + count] = True
+    assert filters.all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_all_threads_get_as_much(threads):
+    for spec in CONVS.values():
+        found = plan(spec, "forward", FLOAT32, threads)
+        tasks = spec.N * found.tasks_per_image
+        (g,) = found.geometry
+        enough = tasks % threads == 0 or tasks >= 2 * threads
+        assert enough or g["blocks"] == spec.OH
+        assert g["slices"] <= len(found.panels)
 
 
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
@@ -96,38 +113,39 @@ def test_phases_of_dx_share_its_pixels(spec):
 
 def test_dw_takes_every_tap_once():
     for spec in CONVS.values():
-        plan = gradient_plan(spec, FLOAT32, 2)
+        found = tiled_dw.plan(spec, FLOAT32, 2)
         wide = lanes(FLOAT32)
         filters = -(-(spec.K // spec.groups) // wide) * wide
-        by_channels = {int(count) for count in plan.pieces[:, 4]}
-        covered = sum(int(piece[3]) for piece in plan.pieces)
+        by_channels = {int(count) for count in found.pieces[:, 4]}
+        covered = sum(int(piece[3]) for piece in found.pieces)
         if spec.R * spec.S == 1:
             assert covered == filters * len(by_channels)
         else:
             assert by_channels == {1}
-            assert {int(first) for first in plan.pieces[:, 0]} <= set(range(spec.R * spec.S))
+            assert {int(first) for first in found.pieces[:, 0]} <= set(range(spec.R * spec.S))
 
 
 def test_tiles_fit_into_the_registers():
     assert Shape(4, 1, 1, 4).sums == 16
     for spec in CONVS.values():
         for op in ("forward", "dx"):
-            for plan in plans(spec, op, FLOAT32, 2):
-                wide = lanes(FLOAT32)
-                numbers = plan.panels[:, 1].max() if not plan.across_filters else None
-                if numbers is not None:
-                    vectors = -(-plan.tiles[:, 2].max() // wide) * plan.geometry.tile_rows
-                    assert numbers * vectors <= registers()
-                else:
-                    vectors = -(-plan.panels[:, 1].max() // wide)
-                    assert plan.geometry.tile_rows * plan.geometry.tile_cols * vectors <= registers()
+            for shape in _shapes(spec, op):
+                assert shape.sums <= registers()
+
+
+def _shapes(spec, op):
+    sizes = [(spec.OH, spec.OW)] if op == "forward" else [(spec.H, spec.W)]
+    filters = (spec.K if op == "forward" else spec.C) // spec.groups
+    for _, laid in (lay_pixels(sizes, filters, 16), lay_filters(sizes, filters, 16, spec.stride[1])):
+        for part in laid:
+            yield from (shape for row in part.shapes for shape in row)
 
 
 def test_layers_too_large_for_a_block():
     """Rows of one image that go through several blocks, and filters through several panels."""
     spec = ConvSpec(1, 300, 20, 18, 70, 3, 3, padding=1)
-    assert plans(spec, "forward", FLOAT32, 2)[0].geometry.blocks > 1
-    assert gradient_plan(spec, FLOAT32, 2).geometry.blocks > 1
+    assert plan(spec, "forward", FLOAT32, 2).geometry["blocks"] > 1
+    assert tiled_dw.plan(spec, FLOAT32, 2).geometry["blocks"] > 1
     for op in ops_of(spec):
         problem = Problem.integers(spec, op)
         assert problem.judge("tiled", problem.run("tiled")).wrong is None
