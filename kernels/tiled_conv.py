@@ -26,12 +26,12 @@ WORTH_A_LAUNCH = 8
 
 
 @helper
-def copy_block(zero, source, first, copy, phases_down, chunks, target):
-    """The rows from position `first` on, of all channels of one image and group, padded; addresses."""
+def copy_block(zero, source, channels, first, copy, phases_down, chunks, target):
+    """The rows from position `first` on, of so many channels of one image, padded; addresses."""
     g = copy[0]
     size = size_of(zero)
     step, pitch = g.stride_across, g.pitch * size
-    for c in range(g.channels):
+    for c in range(channels):
         plane = source + c * g.H * g.W * size
         for i in range(len(phases_down)):
             for j in range(len(chunks)):
@@ -93,8 +93,8 @@ def lay_tiles(
     origin = origins[block]
     copied = work.ctypes.data + worker * g.work * size
     scratch = copied + g.scratch * size
-    copy_block(zero, source.ctypes.data + unit * c.channels * c.H * c.W * size, origin * g.apart_down, copy,
-               phases_down, chunks, copied)  # fmt: skip
+    copy_block(zero, source.ctypes.data + unit * c.channels * c.H * c.W * size, c.channels,
+               origin * g.apart_down, copy, phases_down, chunks, copied)  # fmt: skip
     for p in range(piece * len(panels) // g.slices, (piece + 1) * len(panels) // g.slices):
         k, count = panels[p, 0], panels[p, 1]
         lanes_here = (count + wide - 1) // wide * wide
@@ -141,7 +141,7 @@ def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
     """y = x correlated with w, plus b."""
     found = plan(spec, "forward", x.dtype, active())
     wide = lanes(x.dtype)
-    bias = _zeros(spec.K, x.dtype) if b is None else b if spec.K // spec.groups % wide == 0 else _padded(b)
+    bias = zeros(spec.K, x.dtype) if b is None else b if spec.K // spec.groups % wide == 0 else _padded(b)
     _correlate(found, spec.flops, x, w, bias, y)
 
 
@@ -150,7 +150,7 @@ def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> No
     found = plan(spec, "dx", dy.dtype, active())
     if not found.whole:
         dx.fill(0)
-    _correlate(found, spec.flops, dy, w, _zeros(spec.C, dy.dtype), dx)
+    _correlate(found, spec.flops, dy, w, zeros(spec.C, dy.dtype), dx)
 
 
 def _correlate(
@@ -173,10 +173,10 @@ def _correlate(
 
 def _padded(bias: np.ndarray) -> np.ndarray:
     """The bias with zeros behind it: a tile reads whole vectors of it."""
-    return np.concatenate([bias, _zeros(0, bias.dtype)])
+    return np.concatenate([bias, zeros(0, bias.dtype)])
 
 
 @lru_cache(maxsize=64)
-def _zeros(count: int, dtype: np.dtype) -> np.ndarray:
+def zeros(count: int, dtype: np.dtype) -> np.ndarray:
     """So many, and those that a tile may read beyond them."""
     return readonly(np.zeros(count + 4 * lanes(dtype), dtype))

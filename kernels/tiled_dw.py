@@ -1,7 +1,7 @@
 """The `tiled` backend's dw: sums over pixels of x at each tap, times dy.
 
 dy is turned so that vectors lie along filters. Each worker sums over its images; then the workers' sums are
-added, and turned back.
+added, and turned back. Where there are few images, workers share their channels.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import CopiedAxis, forward_taps
-from kernels.tiled_conv import WORTH_A_LAUNCH, copy_block
+from kernels.tiled_conv import WORTH_A_LAUNCH, copy_block, zeros
 from kernels.tiled_copy import turn, turner
 from kernels.tiled_lay import spans, split
-from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy, records
+from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy, records, shares
 from kernels.tiled_tile import Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import workspace
@@ -45,6 +45,10 @@ class Geometry(NamedTuple):
     block: int
     blocks: int
     """Output rows of a block, and blocks of an image; the last one may be lower."""
+    slices: int
+    """Of the channels, so that few images give work to all threads."""
+    once: int
+    """Whether one task sees all pixels of its channels: then its sums are whole."""
     stride_down: int
     channel_step: int
     """Channels from one tile to the next."""
@@ -67,6 +71,8 @@ class Plan(NamedTuple):
     pieces: np.ndarray
     """intp, one row a tile of a channel, or of several: its first tap, first number in the copy, first
     filter, how many of them, channels, and its address."""
+    once: bool
+    """As in the geometry."""
     tasks: int
     sums: int
     work: int
@@ -84,8 +90,8 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     pitch = across.positions(spec.OW)
     row_bytes = (channels * pitch * sh + spec.OW * padded) * dtype.itemsize
     fit = max(1, 2 * BLOCK_BYTES // row_bytes - spec.rows.reach // sh)
-    blocks = min(spec.OH, max(-(-threads // spec.N), -(-spec.OH // fit)))
-    block = -(-spec.OH // blocks)
+    block = -(-spec.OH // -(-spec.OH // fit))
+    blocks = -(-spec.OH // block)
     copy = Copy.of(down, across, channels, block, spec.OW)
     images = 1
     if block == spec.OH and spec.groups == 1:
@@ -97,10 +103,12 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         for ow in range(spec.OW)
     ]
     pieces, channel_step, row_step = _pieces(spec, dtype, padded // wide, channels, copy)
+    tasks = -(-spec.N * spec.groups // images) * blocks
+    slices = min(shares(tasks, threads), -(-channels // channel_step))
     turned = images * channels * copy.plane + SLACK
     geometry = Geometry(
-        spec.groups, filters, padded, taps, spec.OH, spec.OW, images, block, -(-spec.OH // block), sh,
-        channel_step, row_step, turned, turned + len(pixels) * padded + SLACK,
+        spec.groups, filters, padded, taps, spec.OH, spec.OW, images, block, blocks, slices,
+        tasks == spec.groups, sh, channel_step, row_step, turned, turned + len(pixels) * padded + SLACK,
     )  # fmt: skip
     return Plan(
         records([copy]),
@@ -108,7 +116,8 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         readonly(across.chunks(pitch, wide)),
         readonly(np.array(list(zip(pixels, range(len(pixels)), strict=True)), np.intp)),
         readonly(np.array(pieces, np.intp)),
-        -(-spec.N * spec.groups // images) * geometry.blocks,
+        tasks == spec.groups,
+        tasks * slices,
         spec.groups * channels * taps * padded,
         geometry.work,
     )
@@ -149,44 +158,58 @@ def _pieces(
 
 @Kernel
 def weight_sums(
-    workers, tasks, x, dy, copy, geometry, phases_down, chunks, table, turner, pieces, of_worker, sums, work
-):
-    """sums (workers, groups, channels, taps, padded filters): dw, as far as each worker has come."""
+    workers, tasks, x, dy, copy, geometry, phases_down, chunks, table, turner, pieces, of_worker, zeros, sums,
+    work, dw,
+):  # fmt: skip
+    """sums (workers, groups, channels, taps, padded filters): dw, as far as each worker has come.
+
+    Where a task is all there is to its channels, it fills their part of dw instead.
+    """
+    once = geometry[0].once
     for worker in prange(workers):
         first = worker * of_worker
-        for i in range(first, first + of_worker):
-            sums[i] = 0
+        if not once:
+            for i in range(first, first + of_worker):
+                sums[i] = 0
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
             add_to_sums(
                 worker, task, x, dy, copy, geometry, phases_down, chunks, table, turner, pieces,
-                sums.ctypes.data + first * sums.itemsize, work,
+                zeros.ctypes.data if once else 0, sums.ctypes.data + first * sums.itemsize, work, dw,
             )  # fmt: skip
 
 
 @helper
-def add_to_sums(worker, task, x, dy, copy, geometry, phases_down, chunks, table, turner, pieces, sums, work):
-    """One task of it; `sums`: the address of the worker's."""
+def add_to_sums(
+    worker, task, x, dy, copy, geometry, phases_down, chunks, table, turner, pieces, start, sums, work, dw
+):
+    """One task of it; `sums`: the address of the worker's; `start`: that of zeros, or 0 to add to sums."""
     g, c = geometry[0], copy[0]
     size = work.itemsize
     zero = work.dtype.type(0)
     plane = g.OH * g.OW
     units = len(x) // (c.channels * c.H * c.W)
-    begin = task // g.blocks * g.images
+    piece, block, share = task % g.slices, task // g.slices % g.blocks, task // (g.slices * g.blocks)
+    begin = share * g.images
     end = min(begin + g.images, units)
-    first = task % g.blocks * g.block
+    first = block * g.block
+    steps = (c.channels + g.channel_step - 1) // g.channel_step
+    least = piece * steps // g.slices * g.channel_step
+    most = min(c.channels, (piece + 1) * steps // g.slices * g.channel_step)
     pixels = min(g.block, g.OH - first) * g.OW
     copied = work.ctypes.data + worker * g.work * size
     turned = copied + g.turned * size
     for unit in range(begin, end):
         image = unit - begin
-        copy_block(zero, x.ctypes.data + unit * c.channels * c.H * c.W * size, first * g.stride_down, copy,
-                   phases_down, chunks, copied + image * c.channels * c.channel * size)  # fmt: skip
+        copy_block(zero, x.ctypes.data + (unit * c.channels + least) * c.H * c.W * size, most - least,
+                   first * g.stride_down, copy, phases_down, chunks,
+                   copied + (image * c.channels + least) * c.channel * size)  # fmt: skip
         rows = dy.ctypes.data + (unit * g.filters * plane + first * g.OW) * size
         turn(zero, turner, rows, g.filters, plane, pixels, turned + image * pixels * g.padded * size,
              g.padded, 1)  # fmt: skip
     pixels *= end - begin
-    sums += begin % g.groups * c.channels * g.taps * g.padded * size
-    for channel in range(0, c.channels, g.channel_step):
+    group = begin % g.groups
+    sums += group * c.channels * g.taps * g.padded * size
+    for channel in range(least, most, g.channel_step):
         for i in range(len(pieces)):
             if g.channel_step > 1 and pieces[i, 4] != min(g.channel_step, c.channels - channel):
                 continue
@@ -194,7 +217,12 @@ def add_to_sums(worker, task, x, dy, copy, geometry, phases_down, chunks, table,
             there = (channel * g.taps + pieces[i, 0]) * g.padded + lane
             call_emitted(pieces[i, 5], copied + (channel * c.plane + pieces[i, 1]) * size, g.row_step,
                          turned + lane * size, 0, table.ctypes.data, g.padded, pixels,
-                         sums + there * size, g.padded, 0, pieces[i, 3], 0)  # fmt: skip
+                         sums + there * size, g.padded, 0, pieces[i, 3], start)  # fmt: skip
+    if start:
+        rest = c.channels * g.taps
+        turn(zero, turner, sums + least * g.taps * g.padded * size, (most - least) * g.taps, g.padded,
+             g.filters, dw.ctypes.data + (group * g.filters * rest + least * g.taps) * size, rest,
+             0)  # fmt: skip
 
 
 @Kernel
@@ -222,9 +250,12 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     turns, wide = turner(x.dtype), lanes(x.dtype)
     weight_sums(
         spec.flops // WORTH_A_LAUNCH, workers, found.tasks, x.reshape(-1), dy.reshape(-1), found.copy,
-        found.geometry, _ONE_PHASE, found.chunks, found.table, turns, found.pieces, found.sums, sums,
-        workspace("work", workers * found.work, x.dtype),
+        found.geometry, _ONE_PHASE, found.chunks, found.table, turns, found.pieces,
+        0 if found.once else found.sums, zeros(registers(), x.dtype), sums,
+        workspace("work", workers * found.work, x.dtype), dw.reshape(-1),
     )  # fmt: skip
+    if found.once:
+        return
     filters, rest = spec.K // spec.groups, dw[0].size
     padded = -(-filters // wide) * wide
     gather_sums(sums.size, sums, found.sums, filters, rest, padded, wide, turns, dw.reshape(-1))

@@ -192,7 +192,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         return lay_pixels(sizes, asked.filters, wide)
 
     blocks = _blocks(down_axis, across_axis, asked.channels, height, width, dtype)
-    slices = _shares(spec.N * spec.groups * blocks, threads)
+    slices = shares(spec.N * spec.groups * blocks, threads)
     panels, laid = lay(blocks)
     if slices > len(panels):
         blocks, slices = min(height, blocks * slices), 1
@@ -245,7 +245,7 @@ def _origins(parts: tuple[AxisTaps, ...], blocks: int) -> tuple[np.ndarray, int]
     return origins, int(((firsts + sizes[1]).max(axis=1) - origins).max())
 
 
-def _shares(tasks: int, threads: int) -> int:
+def shares(tasks: int, threads: int) -> int:
     """What each task is to be cut into, so that all threads have as much to do."""
     return next(
         each
