@@ -31,6 +31,7 @@ from kernels import (
 )
 from kernels.axis import as_int, as_pair
 from kernels.functional import conv1d_spec, conv2d_spec, pool2d_spec
+from trainer.fused import MEMORY_BOUND, outer_product, rectify, rectify_gradient
 
 Shape = tuple[int, ...]
 Uniform = Callable[[float, int], np.ndarray]
@@ -123,8 +124,11 @@ class Linear(_Weighted):
 
     def backward(self, dy: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
         x, w = self._saved_by_forward(), self.parameters["weight"]
-        # Of one image it is an outer product, which BLAS takes ten times as long for.
-        (np.multiply if len(x) == 1 else np.matmul)(dy.T, x, out=self.gradients["weight"])
+        dw = self.gradients["weight"]
+        if len(x) == 1:  # BLAS takes ten times as long
+            outer_product(MEMORY_BOUND * dw.size, dy[0], x[0], dw)
+        else:
+            np.matmul(dy.T, x, out=dw)
         if "bias" in self.gradients:
             np.sum(dy, axis=0, out=self.gradients["bias"])
         return np.matmul(dy, w, out=self._buffer("dx", x.shape, x.dtype)) if need_dx else None
@@ -378,6 +382,7 @@ class _Activation(Layer):
     needs_output = True
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
+        x = np.ascontiguousarray(x)
         out = x if self.in_place else self._buffer("y", x.shape, x.dtype) if training else None
         y = self._function(x, out)
         if training:
@@ -385,7 +390,7 @@ class _Activation(Layer):
         return y
 
     def backward(self, dy: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
-        y = self._saved_by_forward()
+        y, dy = self._saved_by_forward(), np.ascontiguousarray(dy)
         if not need_dx:
             return None
         return self._gradient(dy, y, dy if self.in_place else self._buffer("dx", y.shape, y.dtype))
@@ -409,11 +414,12 @@ class ReLU(_Activation):
     """max(x, 0)."""
 
     def _function(self, x: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        y: np.ndarray = np.maximum(x, 0, out=out)
+        y = np.empty_like(x) if out is None else out
+        rectify(MEMORY_BOUND * x.size, x.reshape(-1), y.reshape(-1))
         return y
 
     def _gradient(self, dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> np.ndarray:
-        np.multiply(dy, y > 0, out=dx)
+        rectify_gradient(MEMORY_BOUND * dy.size, dy.reshape(-1), y.reshape(-1), dx.reshape(-1))
         return dx
 
 

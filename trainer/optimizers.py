@@ -6,10 +6,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from trainer.fused import momentum_step
-
-_WORK = 4
-"""Operations on a parameter, and the memory that they wait for."""
+from trainer.fused import MEMORY_BOUND, momentum_step
 
 
 class Optimizer(ABC):
@@ -40,7 +37,7 @@ class SGD(Optimizer):
         if self.momentum:
             number = self.values.dtype.type
             momentum_step(
-                _WORK * self.values.size,
+                MEMORY_BOUND * self.values.size,
                 self.values,
                 self.slopes,
                 self.state["velocity"],
