@@ -19,11 +19,8 @@ import numba
 from kernels import fork
 
 # Sums may be reordered and fused, but NaN and infinity keep their meaning: max pooling propagates them.
-_OPTIONS: dict[str, Any] = {
-    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-    "error_model": "numpy",
-    "nogil": True,
-}
+_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 # Below this many operations (some 20 microseconds of one core) a launch of threads costs more than it saves.
 _LEAST_PARALLEL_WORK = 400_000
 
@@ -67,13 +64,19 @@ class Kernel:
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    options = {"fastmath": _FASTMATH, **_OPTIONS, **options}
     try:
-        compiled: Callable[..., Any] = numba.njit(cache=True, **_OPTIONS, **options)(function)
+        compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache: an install that is read-only, and no home
-        compiled = numba.njit(**_OPTIONS, **options)(function)
+        compiled = numba.njit(**options)(function)
     return compiled
 
 
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled function for use inside kernels."""
     return _compile(function)
+
+
+def in_order(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled function that computes in the order in which it is written."""
+    return _compile(function, fastmath=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kernels.numba_conv import conv_db
 from kernels.numba_pool import avg_pool_dx
 from kernels.registry import everything
 from kernels.tiled_conv import conv_dx, conv_forward
+from kernels.tiled_db import conv_db
 from kernels.tiled_dw import conv_dw
 from kernels.tiled_pool import avg_pool_forward, max_pool_dx, max_pool_forward
 

@@ -1,13 +1,15 @@
 """One pass over memory by all threads, where NumPy takes a pass for each operation, by one thread.
 
-As with all of `jit`'s kernels, the first argument is the number of operations to expect.
+As with all of `jit`'s kernels, the first argument of a `Kernel` is the number of operations to expect.
 """
 
 from __future__ import annotations
 
+import math
+
 from numba import prange
 
-from kernels.jit import Kernel
+from kernels.jit import Kernel, in_order
 
 MEMORY_BOUND = 4
 """Operations of the loops that `jit` has in mind, in the time that memory takes for a number."""
@@ -43,3 +45,22 @@ def outer_product(a, b, product):
     for i in prange(len(a)):
         for j in range(len(b)):
             product[i, j] = a[i] * b[j]
+
+
+@in_order
+def cross_entropy(logits, labels, gradient):
+    """The mean over rows of -log(softmax of the label); gradient = (softmax - one hot) / rows."""
+    rows, classes = logits.shape
+    total = 0.0
+    for i in range(rows):
+        most = logits[i, 0]
+        for c in range(1, classes):
+            most = max(most, logits[i, c])
+        below = 0.0
+        for c in range(classes):
+            gradient[i, c] = math.exp(logits[i, c] - most)  # at most 1: exp does not overflow
+            below += gradient[i, c]
+        for c in range(classes):
+            gradient[i, c] = (gradient[i, c] / below - (c == labels[i])) / rows
+        total += math.log(below) - (logits[i, labels[i]] - most)
+    return total / rows
