@@ -2,12 +2,18 @@
 
 The matrix holds every input once for each window that covers it: R x S times the input at stride 1, and
 R x S / (stride height x stride width) times in general (`ConvSpec.im2col_bytes` counts it exactly). That
-is the price in memory and in copying; what it buys is the speed of a library's matrix product. Source:
+is the price in copying; what it buys is the speed of a library's matrix product. A strip of it at a time, of
+some images or some rows of one, stays in the cache between the two, and bounds the price in memory. Source:
 K. Chellapilla, S. Puri, P. Simard, "High Performance Convolutional Neural Networks for Document
 Processing", 2006, section 2; the name is Caffe's.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,25 +24,50 @@ from kernels.spec import ConvSpec, PoolSpec, Spec
 supports = everything
 
 
-def image_columns(spec: ConvSpec, x: np.ndarray) -> np.ndarray:
-    """The window matrix of each image: (N, groups, C/groups * R * S, OH * OW)."""
-    view = windows(spec, pad(spec, x)).transpose(0, 1, 4, 5, 2, 3)
-    return view.reshape(spec.N, spec.groups, -1, spec.OH * spec.OW)
+STRIP_BYTES = 4 << 20
+"""Of window matrix at a time: more leaves the cache, less is a product too small for BLAS.
+
+Beside large filters it is twice their size: each product reads them, or adds to their gradient.
+"""
 
 
-def batch_columns(spec: ConvSpec, x: np.ndarray) -> np.ndarray:
-    """The window matrix of the whole batch: (groups, C/groups * R * S, N * OH * OW)."""
-    view = windows(spec, pad(spec, x)).transpose(1, 4, 5, 0, 2, 3)
-    return view.reshape(spec.groups, spec.C // spec.groups * spec.R * spec.S, -1)
+class Strip(NamedTuple):
+    """Images whose windows are laid out at a time, or one, and which of their output rows."""
+
+    spec: ConvSpec
+    """Of these images alone."""
+    images: slice
+    rows: tuple[slice, ...]
 
 
-def col2im(spec: Spec, columns: np.ndarray, dx: np.ndarray) -> None:
-    """Add each column (N, C, R, S, OH, OW) back onto the window that it came from."""
-    collected = padded_zeros(spec, dx.dtype)
+@lru_cache(maxsize=1024)
+def strips(spec: ConvSpec, itemsize: int) -> tuple[Strip, ...]:
+    """The batch in strips of window matrix, of a row of outputs at least."""
+    strip_bytes = max(STRIP_BYTES, 2 * math.prod(spec.w_shape) * itemsize)
+    row_bytes = spec.C * spec.R * spec.S * spec.OW * itemsize
+    count = max(1, strip_bytes // (row_bytes * spec.OH))
+    height = max(1, min(spec.OH, strip_bytes // row_bytes))
+    rows = tuple(slice(first, min(first + height, spec.OH)) for first in range(0, spec.OH, height))
+    images = [slice(first, min(first + count, spec.N)) for first in range(0, spec.N, count)]
+    return tuple(Strip(replace(spec, N=each.stop - each.start), each, rows) for each in images)
+
+
+def image_columns(spec: ConvSpec, view: np.ndarray) -> np.ndarray:
+    """The window matrix of each image, from some rows of `windows`: (N, groups, C/groups * R * S, -1)."""
+    N, _, rows, *_ = view.shape
+    return view.transpose(0, 1, 4, 5, 2, 3).reshape(N, spec.groups, -1, rows * spec.OW)
+
+
+def batch_columns(spec: ConvSpec, view: np.ndarray) -> np.ndarray:
+    """The window matrix of all images, from some rows of `windows`: (groups, C/groups * R * S, -1)."""
+    return view.transpose(1, 4, 5, 0, 2, 3).reshape(spec.groups, spec.C // spec.groups * spec.R * spec.S, -1)
+
+
+def col2im(spec: Spec, columns: np.ndarray, padded: np.ndarray, rows: slice = slice(None)) -> None:
+    """Add each column (N, C, R, S, rows, OW) onto the window of `padded` that it came from."""
     for r in range(spec.R):
         for s in range(spec.S):
-            tap(spec, collected, r, s)[...] += columns[:, :, r, s]
-    dx[...] = crop(spec, collected)
+            tap(spec, padded, r, s)[:, :, rows] += columns[:, :, r, s]
 
 
 def filter_matrix(spec: ConvSpec, w: np.ndarray) -> np.ndarray:
@@ -46,23 +77,39 @@ def filter_matrix(spec: ConvSpec, w: np.ndarray) -> np.ndarray:
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = filters @ columns, image by image within one matmul, so that y comes out as (N, K, OH, OW)."""
-    product = y.reshape(spec.N, spec.groups, spec.K // spec.groups, -1)
-    np.matmul(filter_matrix(spec, w), image_columns(spec, x), out=product)
+    filters = filter_matrix(spec, w)
+    for part, images, row_strips in strips(spec, x.itemsize):
+        view = windows(part, pad(part, x[images]))
+        product = y[images].reshape(part.N, spec.groups, spec.K // spec.groups, -1)
+        for rows in row_strips:
+            pixels = slice(rows.start * spec.OW, rows.stop * spec.OW)
+            np.matmul(filters, image_columns(part, view[:, :, rows]), out=product[..., pixels])
     if b is not None:
         y += b[:, None, None]
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
     """The columns' gradient is filters.T @ dy; col2im brings it home."""
-    by_group = dy.reshape(spec.N, spec.groups, spec.K // spec.groups, -1)
-    columns = np.matmul(filter_matrix(spec, w).swapaxes(1, 2), by_group)
-    col2im(spec, columns.reshape(spec.N, spec.C, spec.R, spec.S, spec.OH, spec.OW), dx)
+    filters = filter_matrix(spec, w).swapaxes(1, 2)
+    for part, images, row_strips in strips(spec, dy.itemsize):
+        by_group = dy[images].reshape(part.N, spec.groups, spec.K // spec.groups, -1)
+        padded = padded_zeros(part, dx.dtype)
+        for rows in row_strips:
+            product = np.matmul(filters, by_group[..., rows.start * spec.OW : rows.stop * spec.OW])
+            col2im(part, product.reshape(part.N, spec.C, spec.R, spec.S, -1, spec.OW), padded, rows)
+            del product  # before the next one is made
+        dx[images] = crop(part, padded)
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
-    """dw = dy @ columns.T, summed over positions and images by the product itself."""
-    by_filter = dy.reshape(spec.N, spec.K, -1).swapaxes(0, 1).reshape(spec.groups, spec.K // spec.groups, -1)
-    np.matmul(by_filter, batch_columns(spec, x).swapaxes(1, 2), out=filter_matrix(spec, dw))
+    """dw = dy @ columns.T, summed over positions and images by the product itself, and over strips."""
+    total = filter_matrix(spec, dw)
+    total[...] = 0
+    for part, images, row_strips in strips(spec, x.itemsize):
+        view = windows(part, pad(part, x[images]))
+        for rows in row_strips:
+            by_filter = dy[images, :, rows].swapaxes(0, 1).reshape(spec.groups, spec.K // spec.groups, -1)
+            total += np.matmul(by_filter, batch_columns(part, view[:, :, rows]).swapaxes(1, 2))
 
 
 def conv_db(spec: ConvSpec, dy: np.ndarray, db: np.ndarray) -> None:
@@ -101,4 +148,6 @@ def avg_pool_dx(spec: PoolSpec, dy: np.ndarray, dx: np.ndarray) -> None:
     """The same share of dy in every row of its column; then col2im."""
     share = dy / spec.divisors.astype(dy.dtype)
     shape = (spec.N, spec.C, spec.R, spec.S, spec.OH, spec.OW)
-    col2im(spec, np.broadcast_to(share[:, :, None, None], shape), dx)
+    padded = padded_zeros(spec, dx.dtype)
+    col2im(spec, np.broadcast_to(share[:, :, None, None], shape), padded)
+    dx[...] = crop(spec, padded)

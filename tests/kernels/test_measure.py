@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kernels import ConvSpec
+from kernels.im2col import STRIP_BYTES
 from kernels.measure import (
     MAX_ROUNDS,
     MIN_ROUNDS,
@@ -28,13 +29,23 @@ def test_peak_memory_is_that_of_the_call():
     assert traced_peak(lambda: kept.max()) < 10_000
 
 
-def test_im2col_holds_its_matrix():
-    spec = ConvSpec(4, 8, 32, 32, 8, 3, 3, padding=1)
-    problem = Problem.random(spec, "forward")
-    output = int(np.prod(spec.y_shape)) * 4
-    matrix = spec.im2col_bytes(np.float32)
+def test_im2col_holds_a_strip_of_its_matrix():
+    problem = Problem.random(ConvSpec(4, 8, 32, 32, 8, 3, 3, padding=1), "forward")
+    output, matrix = int(np.prod(problem.spec.y_shape)) * 4, problem.spec.im2col_bytes(np.float32)
+    assert matrix < STRIP_BYTES
     assert traced_peak(lambda: problem.run("im2col")) > output + matrix
     assert traced_peak(lambda: problem.run("einsum")) < matrix
+
+
+def test_im2col_holds_no_more_than_a_strip():
+    for spec in (ConvSpec(40, 8, 32, 32, 8, 3, 3, padding=1), ConvSpec(1, 32, 80, 80, 8, 3, 3)):
+        assert spec.im2col_bytes(np.float32) > 1.5 * STRIP_BYTES
+        for op in ("forward", "dx", "dw"):
+            problem = Problem.random(spec, op)
+            out = problem.run("im2col")
+            assert problem.judge("im2col", out).wrong is None
+            padded = 4 * spec.C * spec.rows.padded * spec.cols.padded * spec.N
+            assert traced_peak(lambda p=problem, out=out: p.run("im2col", out)) < STRIP_BYTES + 1.5 * padded
 
 
 @pytest.mark.parametrize("call_s", [1e-6, 1e-3, 0.05, 10.0])
