@@ -47,8 +47,8 @@ def copy_block(zero, source, channels, first, copy, phases_down, chunks, target)
 
 
 @Kernel
-def pack(w, groups, outer, outer_step, inner, wide, panels, turner, packed):
-    """packed = for each group and panel (outer, inner, filters of it), zero beyond the filters.
+def pack(w, groups, outer, outer_step, inner, vectors, panels, turner, packed):
+    """packed = for each group and panel (outer, inner, filters of it); whole `vectors` are padded with zeros.
 
     Of each group, filter k has its weights at o * outer_step + k * inner, `inner` of them in a row.
     """
@@ -56,32 +56,30 @@ def pack(w, groups, outer, outer_step, inner, wide, panels, turner, packed):
     zero = w.dtype.type(0)
     for job in prange(groups * len(panels) * outer):
         o, p, group = job % outer, job // outer % len(panels), job // (outer * len(panels))
-        k, count = panels[p, 0], panels[p, 1]
-        lanes_here = (count + wide - 1) // wide * wide
-        source = group * (len(w) // groups) + o * outer_step + k * inner
-        target = group * (len(packed) // groups) + k * outer * inner + o * inner * lanes_here
-        turn(zero, turner, w.ctypes.data + source * size, count, inner, inner,
-             packed.ctypes.data + target * size, lanes_here, 1)  # fmt: skip
+        source = group * (len(w) // groups) + o * outer_step + panels[p, 0] * inner
+        target = group * (len(packed) // groups) + panels[p, 4] + o * inner * panels[p, 3]
+        turn(zero, turner, w.ctypes.data + source * size, panels[p, 1], inner, inner,
+             packed.ctypes.data + target * size, panels[p, 3], vectors)  # fmt: skip
 
 
 @Kernel
 def correlate(
-    workers, tasks, source, weights, bias, out, copy, geometry, parts, origins, phases_down, chunks, table,
-    tiles, panels, addresses, wide, work,
+    workers, tasks, source, packed, bias, out, copy, geometry, parts, origins, phases_down, chunks, table,
+    tiles, panels, addresses, work,
 ):  # fmt: skip
-    """out = source correlated with weights, plus bias; all flat. `weights` are as they are, or packed."""
+    """out = source correlated with `packed` weights, plus bias; all flat."""
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
             lay_tiles(
-                worker, task, source, weights, bias, out, copy, geometry, parts, origins, phases_down, chunks,
-                table, tiles, panels, addresses, wide, work,
+                worker, task, source, packed, bias, out, copy, geometry, parts, origins, phases_down, chunks,
+                table, tiles, panels, addresses, work,
             )  # fmt: skip
 
 
 @helper
 def lay_tiles(
-    worker, task, source, weights, bias, out, copy, geometry, parts, origins, phases_down, chunks, table,
-    tiles, panels, addresses, wide, work,
+    worker, task, source, packed, bias, out, copy, geometry, parts, origins, phases_down, chunks, table,
+    tiles, panels, addresses, work,
 ):  # fmt: skip
     """One task of it."""
     g, c = geometry[0], copy[0]
@@ -97,10 +95,9 @@ def lay_tiles(
                origin * g.apart_down, copy, phases_down, chunks, copied)  # fmt: skip
     for p in range(piece * len(panels) // g.slices, (piece + 1) * len(panels) // g.slices):
         k, count = panels[p, 0], panels[p, 1]
-        lanes_here = (count + wide - 1) // wide * wide
         group = unit % g.groups
         start = bias.ctypes.data + (group * g.filters + k) * size
-        w = weights.ctypes.data + (group * (len(weights) // g.groups) + k * g.filter_step) * size
+        w = packed.ctypes.data + (group * (len(packed) // g.groups) + panels[p, 4]) * size
         for n in range(len(parts)):
             part = parts[n]
             first = min(block * part.block, part.rows - part.block)
@@ -117,10 +114,10 @@ def lay_tiles(
                 pixels = part.tile_rows * width
                 target, number_step, down = (to, plane, g.out_width) if direct else (scratch, pixels, width)
                 if g.across_filters:
-                    call_emitted(address, copied + at * size, g.row_step, w, 0, taps, lanes_here, count_taps,
-                                 target, number_step, 0, count, start)  # fmt: skip
+                    call_emitted(address, copied + at * size, g.row_step, w, 0, taps, panels[p, 3],
+                                 count_taps, target, number_step, 0, count, start)  # fmt: skip
                 else:
-                    call_emitted(address, w, g.filter_step, copied + at * size, g.row_step, taps, 1,
+                    call_emitted(address, w, 1, copied + at * size, g.row_step, taps, 1,
                                  count_taps, target, number_step, down, width, start)  # fmt: skip
                 if not direct:
                     spread(zero, scratch, count, part.tile_rows, width, to, plane,
@@ -140,6 +137,7 @@ def spread(zero, scratch, numbers, rows, width, out, plane, down, across):
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = x correlated with w, plus b."""
     found = plan(spec, "forward", x.dtype, active())
+    assert found is not None
     wide = lanes(x.dtype)
     bias = zeros(spec.K, x.dtype) if b is None else b if spec.K // spec.groups % wide == 0 else _padded(b)
     _correlate(found, spec.flops, x, w, bias, y)
@@ -148,25 +146,22 @@ def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
     """dx, all phases from one copy of dy; pixels that no window reads get zero."""
     found = plan(spec, "dx", dy.dtype, active())
-    if not found.whole:
+    if found is None or not found.whole:
         dx.fill(0)
-    _correlate(found, spec.flops, dy, w, zeros(spec.C, dy.dtype), dx)
+    if found is not None:
+        _correlate(found, spec.flops, dy, w, zeros(spec.C, dy.dtype), dx)
 
 
 def _correlate(
     found: Plan, flops: int, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray
 ) -> None:
     workers = active()
-    wide = lanes(w.dtype)
-    weights = w.reshape(-1)
-    if found.packing is not None:
-        packed = workspace("weights", found.packed, w.dtype)
-        pack(w.size, weights, found.groups, *found.packing, wide, found.panels, turner(w.dtype), packed)
-        weights = packed
+    packed = workspace("weights", found.packed, w.dtype)
+    pack(w.size, w.reshape(-1), *found.packing, found.vectors, found.panels, turner(w.dtype), packed)
     correlate(
-        flops // WORTH_A_LAUNCH, workers, len(source) * found.tasks_per_image, source.reshape(-1), weights,
+        flops // WORTH_A_LAUNCH, workers, len(source) * found.tasks_per_image, source.reshape(-1), packed,
         bias, out.reshape(-1), found.copy, found.geometry, found.parts, found.origins, found.phases_down,
-        found.chunks, found.table, found.tiles, found.panels, found.addresses, wide,
+        found.chunks, found.table, found.tiles, found.panels, found.addresses,
         workspace("work", workers * found.work, source.dtype),
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ from kernels.tiled_axis import CopiedAxis, forward_taps
 from kernels.tiled_conv import WORTH_A_LAUNCH, copy_block, zeros
 from kernels.tiled_copy import turn, turner
 from kernels.tiled_lay import spans, split
-from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy, records, shares
+from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy, in_long_rows, records, shares
 from kernels.tiled_tile import Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import workspace
@@ -82,6 +82,7 @@ class Plan(NamedTuple):
 @lru_cache(maxsize=1024)
 def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     """How to compute dw."""
+    spec = in_long_rows(spec, lanes(dtype))
     wide = lanes(dtype)
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
     (sh, sw), taps = spec.stride, spec.R * spec.S

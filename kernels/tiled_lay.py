@@ -4,10 +4,11 @@ Two ways, by which side the vectors lie along:
 
 * *pixels*: vectors of pixels of output rows, times the weights of some filters. Results are stored where they
   belong. Good where rows are long.
-* *filters*: vectors of filters, times the pixels of some rows. Wastes nothing on short rows, but weights are
-  packed before and results are turned round after.
+* *filters*: vectors of filters, times the pixels of some rows. Wastes nothing on short rows, but results are
+  turned round after.
 
-Where a tile or a panel does not fit, it begins earlier, and computes some outputs once more.
+The weights of a panel, the filters that a tile computes, are packed side by side for each tap. Where a tile
+or a panel does not fit, it begins earlier, and computes some outputs once more.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Laid(NamedTuple):
 
 Size = tuple[int, int]
 """Rows and columns of outputs in a block, of one part of the outputs."""
-Panels = list[tuple[int, int, int]]
-"""First filter, how many, and which column of `Laid.shapes`."""
+Panels = list[tuple[int, int, int, int]]
+"""First filter, how many, which column of `Laid.shapes`, and how many a packed tap holds."""
 
 
 def along_filters(width: int, filters: int, wide: int) -> bool:
@@ -48,7 +49,7 @@ def lay_pixels(sizes: Sequence[Size], filters: int, wide: int) -> tuple[Panels, 
     # Six filters share each vector better than four do, but more of them may be computed twice.
     numbers = min((4, 6), key=lambda each: -(-filters // each) * (each + 0.3)) if registers() > 12 else 4
     numbers = min(numbers, filters)
-    panels = [(min(first, filters - numbers), numbers, 0) for first in range(0, filters, numbers)]
+    panels = [(min(first, filters - numbers), numbers, 0, numbers) for first in range(0, filters, numbers)]
     return panels, [_pixel_tiles(block, width, numbers, wide) for block, width in sizes]
 
 
@@ -82,7 +83,7 @@ def lay_filters(sizes: Sequence[Size], filters: int, wide: int, apart: int) -> t
     counts = sorted(set(groups))
     starts = np.cumsum([0, *groups[:-1]]) * wide
     panels = [
-        (int(first), min(group * wide, filters - int(first)), counts.index(group))
+        (int(first), min(group * wide, filters - int(first)), counts.index(group), group * wide)
         for first, group in zip(starts, groups, strict=True)
     ]
     laid = []

@@ -8,6 +8,7 @@ by side. The copy stays in the second-level cache while all filters use it, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
@@ -74,8 +75,6 @@ class Geometry(NamedTuple):
     """Outputs side by side, and one below the other, in the copy; rows also in elements."""
     across_filters: int
     """Whether vectors lie along filters."""
-    filter_step: int
-    """From a filter's weights to the next one's."""
     out_height: int
     out_width: int
     step_down: int
@@ -121,12 +120,14 @@ class Plan(NamedTuple):
     tiles: np.ndarray
     """As in `Laid`; which row of `addresses` comes last: intp (tiles, 4)."""
     panels: np.ndarray
-    """As in `Panels`; which column of `addresses` comes last: intp (panels, 3)."""
+    """As in `Panels`, which column of `addresses` comes third; then where its weights begin, packed: intp
+    (panels, 5)."""
     addresses: np.ndarray
     """Of the compiled tiles: intp."""
-    packing: tuple[int, int, int] | None
-    """For vectors along filters: how often, and how far apart, one filter has how many weights in a row."""
-    groups: int
+    packing: tuple[int, int, int, int]
+    """Groups; how often, and how far apart, a filter has how many weights in a row."""
+    vectors: int
+    """Whether packed filters are vectors."""
     packed: int
     """Elements of all packed weights."""
     tasks_per_image: int
@@ -177,9 +178,15 @@ class _Correlation(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
-    """The correlations that make up forward, or dx, as `threads` share them."""
+def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan | None:
+    """The correlations that make up forward, or dx, as `threads` share them.
+
+    None for dx where all windows lie in the padding.
+    """
+    spec = in_long_rows(spec, lanes(dtype))
     asked = _Correlation.of(spec, op)
+    if not asked.parts:
+        return None
     wide = lanes(dtype)
     height, width = max(part.out for part in asked.rows), max(part.out for part in asked.cols)
     across = along_filters(width, asked.filters, wide)
@@ -203,11 +210,15 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     geometry = Geometry(
         spec.groups, asked.filters, blocks, slices,
         down_axis.apart, across_axis.apart, down_axis.apart * copy.pitch,
-        across, asked.weights if across else asked.per_filter,
-        *asked.plane, asked.rows[0].step, asked.cols[0].step,
+        across, *asked.plane, asked.rows[0].step, asked.cols[0].step,
         copied, copied + registers() * wide,
     )  # fmt: skip
-    tables = [_table(asked, part, copy, down_axis, across_axis, across) for part in asked.parts]
+    numbers = 1 if across else panels[0][-1]
+    tables = [_table(asked, part, copy, down_axis, across_axis, numbers) for part in asked.parts]
+    if across:
+        tables = [table[:, ::-1] for table in tables]
+    widths = np.array([panel[-1] for panel in panels])
+    places = np.cumsum([0, *widths]) * asked.weights
     return Plan(
         records([copy]),
         records([geometry]),
@@ -217,15 +228,26 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         readonly(across_axis.chunks(copy.pitch, wide)),
         readonly(np.concatenate(tables)),
         readonly(_tiles(laid)),
-        readonly(np.array(panels, np.intp)),
+        readonly(np.column_stack([np.array(panels, np.intp), places[:-1]])),
         readonly(np.array([[tile(each, dtype) for each in row] for part in laid for row in part.shapes])),
-        (asked.weights // asked.per_filter, asked.per_channel, asked.per_filter) if across else None,
-        spec.groups,
-        spec.groups * -(-asked.filters // wide) * wide * asked.weights,
+        (spec.groups, asked.weights // asked.per_filter, asked.per_channel, asked.per_filter),
+        across,
+        spec.groups * int(places[-1]),
         spec.groups * geometry.blocks * geometry.slices,
         geometry.work,
         sum(rows.out * cols.out for rows, cols in asked.parts) == asked.plane[0] * asked.plane[1],
     )
+
+
+def in_long_rows(spec: ConvSpec, wide: int) -> ConvSpec:
+    """A convolution of 1 x 1 taps knows no rows: its planes in rows of whole vectors, or as a single one."""
+    whole = (spec.R, spec.S, spec.stride, spec.padding) == (1, 1, (1, 1), ((0, 0), (0, 0)))
+    if not whole:
+        return spec
+    pixels = spec.H * spec.W
+    fitting = [width for width in range(wide, 8 * wide + 1, wide) if pixels % width == 0]
+    width = max(fitting, default=pixels if pixels <= 16 * wide else spec.W)
+    return replace(spec, H=pixels // width, W=width)
 
 
 def _blocks(
@@ -260,9 +282,9 @@ def _table(
     copy: Copy,
     down_axis: CopiedAxis,
     across_axis: CopiedAxis,
-    across: bool,
+    numbers: int,
 ) -> np.ndarray:
-    """Where the weights and the inputs of a part's taps lie, the numbers first: intp (taps, 2)."""
+    """Where the packed weights, `numbers` for a tap, and the inputs of a part's taps lie: intp (taps, 2)."""
     rows, cols = part
     taps = min(asked.per_filter, asked.per_channel)
     inputs, weights = [], []
@@ -273,9 +295,8 @@ def _table(
     ):
         phase = down[0] * len(across_axis.phases) + right[0]
         inputs.append(c * copy.channel + phase * copy.plane + down[1] * copy.pitch + right[1])
-        weights.append(c * (taps if across else asked.per_channel) + r * asked.kernel + s)
-    pairs = zip(inputs, weights, strict=True) if across else zip(weights, inputs, strict=True)
-    return np.array(list(pairs), np.intp).reshape(-1, 2)
+        weights.append((c * taps + r * asked.kernel + s) * numbers)
+    return np.column_stack([weights, inputs]).astype(np.intp)
 
 
 def _parts(

@@ -17,7 +17,7 @@ from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_axis import dx_taps, forward_taps
 from kernels.tiled_lay import lay_filters, lay_pixels
-from kernels.tiled_plan import plan
+from kernels.tiled_plan import in_long_rows, plan
 from kernels.tiled_tile import Shape, registers
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import KEPT_BYTES, workspace
@@ -69,7 +69,8 @@ def test_tiles_cover_every_output(spec, op):
     """And none begins outside, or is stored beyond its row."""
     found = plan(spec, op, FLOAT32, 2)
     (g,) = found.geometry
-    axes = (spec.rows, spec.cols)
+    flat = in_long_rows(spec, lanes(FLOAT32))
+    axes = (flat.rows, flat.cols)
     halves = [list(dx_taps(axis)) if op == "dx" else [forward_taps(axis)] for axis in axes]
     for part, (rows, cols) in zip(found.parts, product(*halves), strict=True):
         assert (part["rows"], part["first_down"], part["first_across"]) == (rows.out, rows.first, cols.first)
@@ -83,10 +84,25 @@ def test_tiles_cover_every_output(spec, op):
                 covered[first + row : first + row + part["tile_rows"], col : col + width] = True
         assert covered.all()
     filters = np.zeros(g["filters"], bool)
-    for first, count, _ in found.panels:
+    for first, count, *_ in found.panels:
         assert 0 <= first <= g["filters"] - count
         filters[first : first + count] = True
     assert filters.all()
+
+
+def test_pointwise_planes_are_laid_in_whole_vectors():
+    for H, W, *flattened in [(28, 28, 7, 112), (14, 14, 1, 196), (7, 7, 1, 49), (31, 37, 31, 37)]:
+        flat = in_long_rows(ConvSpec(1, 2, H, W, 3, 1, 1), 16)
+        assert [flat.H, flat.W] == flattened
+    for spec in (ConvSpec(1, 2, 28, 28, 3, 1, 1, stride=2), ConvSpec(1, 2, 28, 28, 3, 1, 1, padding=1)):
+        assert in_long_rows(spec, 16) is spec
+
+
+def test_dx_of_windows_in_the_padding_is_zero():
+    spec = ConvSpec(1, 1, 1, 1, 1, 1, 1, stride=(1, 2), padding=((0, 0), (1, 0)))
+    assert plan(spec, "dx", FLOAT32, 2) is None
+    problem = Problem.integers(spec, "dx")
+    assert problem.judge("tiled", problem.run("tiled")).wrong is None
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -96,7 +112,7 @@ def test_all_threads_get_as_much(threads):
         tasks = spec.N * found.tasks_per_image
         (g,) = found.geometry
         enough = tasks % threads == 0 or tasks >= 2 * threads
-        assert enough or g["blocks"] == spec.OH
+        assert enough or g["blocks"] == in_long_rows(spec, lanes(FLOAT32)).OH
         assert g["slices"] <= len(found.panels)
 
 
