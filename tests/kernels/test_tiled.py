@@ -93,7 +93,7 @@ def test_tiles_cover_every_output(spec, op):
 def test_pointwise_planes_are_laid_in_whole_vectors():
     for H, W, *flattened in [(28, 28, 7, 112), (14, 14, 1, 196), (7, 7, 1, 49), (31, 37, 31, 37)]:
         flat = in_long_rows(ConvSpec(1, 2, H, W, 3, 1, 1), 16)
-        assert [flat.H, flat.W] == flattened
+        assert flattened == [flat.H, flat.W]
     for spec in (ConvSpec(1, 2, 28, 28, 3, 1, 1, stride=2), ConvSpec(1, 2, 28, 28, 3, 1, 1, padding=1)):
         assert in_long_rows(spec, 16) is spec
 
