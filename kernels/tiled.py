@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from kernels.numba_conv import conv_db
-from kernels.numba_pool import avg_pool_dx
 from kernels.registry import everything
 from kernels.tiled_conv import conv_dw, conv_dx, conv_forward
-from kernels.tiled_pool import avg_pool_forward, max_pool_dx, max_pool_forward
+from kernels.tiled_pool import avg_pool_dx, avg_pool_forward, max_pool_dx, max_pool_forward
 
 __all__ = [
     "avg_pool_dx",

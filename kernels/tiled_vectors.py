@@ -151,10 +151,15 @@ class Vectors:
         rest = ir.Constant(self.vector, [others] * self.wide)
         return self._masked("load", self.vector, [self.pointer(place), self._aligned(self.size), mask, rest])
 
-    def load_indices(self, place: ir.Value, mask: ir.Value) -> ir.Value:
-        """A vector of int64, zero where the mask is not set."""
-        pointer, rest = self.pointer(place, self.indices), ir.Constant(self.indices, None)
-        return self._masked("load", self.indices, [pointer, self._aligned(8), mask, rest])
+    def load_narrow(self, place: ir.Value, mask: ir.Value | None = None, others: int = 0) -> ir.Value:
+        """A vector of int32; under a mask, with `others` in the other lanes, which are not read."""
+        pointer = self.pointer(place, self.narrow)
+        if mask is None:
+            loaded = self.builder.load(pointer)
+            loaded.align = 4
+            return loaded
+        rest = ir.Constant(self.narrow, [others] * self.wide)
+        return self._masked("load", self.narrow, [pointer, self._aligned(4), mask, rest])
 
     def store(self, value: ir.Value, place: ir.Value, mask: ir.Value | None = None) -> None:
         """Store numbers or indices; under a mask, its lanes only."""
@@ -170,7 +175,30 @@ class Vectors:
         """Every second number of two vectors, each with its mask."""
         further = self.builder.add(address, ir.Constant(I64, self.wide * self.size))
         halves = self.load(address, masks[0], others), self.load(further, masks[1], others)
-        return self.shuffled(*halves, [2 * i for i in range(self.wide)])
+        return self.every(list(halves), 0)
+
+    def every(self, vectors: list[ir.Value], phase: int) -> ir.Value:
+        """Every n-th number of n vectors side by side, from number `phase` on."""
+        return self._picked(vectors, [phase + lane * len(vectors) for lane in range(self.wide)])
+
+    def alternating(self, vectors: list[ir.Value]) -> list[ir.Value]:
+        """The first number of each of n vectors, then the second of each, and so on, as n vectors."""
+        count = len(vectors)
+        order = [lane % count * self.wide + lane // count for lane in range(count * self.wide)]
+        return [self._picked(vectors, order[i : i + self.wide]) for i in range(0, len(order), self.wide)]
+
+    def _picked(self, vectors: list[ir.Value], numbers: list[int]) -> ir.Value:
+        """The given numbers of vectors side by side: two of them, then one more at a time."""
+        if len(vectors) == 1:
+            return self.shuffled(vectors[0], vectors[0], numbers)
+        found = self.shuffled(vectors[0], vectors[1], [n if n < 2 * self.wide else 0 for n in numbers])
+        for i, vector in enumerate(vectors[2:], 2):
+            places = [n - (i - 1) * self.wide for n in numbers]
+            chosen = [
+                place if self.wide <= place < 2 * self.wide else lane for lane, place in enumerate(places)
+            ]
+            found = self.shuffled(found, vector, chosen)
+        return found
 
     def gather(self, address: ir.Value, step: ir.Value, mask: ir.Value, others: float = 0.0) -> ir.Value:
         """Every step-th number, in the lanes of the mask; `others` elsewhere."""
@@ -187,6 +215,11 @@ class Vectors:
         """a * b + c."""
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(self._declared(kind, f"llvm.fma.{_short(self.vector)}"), [a, b, c])
+
+    def total(self, vector: ir.Value) -> ir.Value:
+        """The sum of a vector of int32."""
+        kind = ir.FunctionType(I32, [self.narrow])
+        return self.builder.call(self._declared(kind, f"llvm.vector.reduce.add.v{self.wide}i32"), [vector])
 
     def transposed(self, vectors: list[ir.Value]) -> list[ir.Value]:
         """As many vectors as they have lanes, turned: in stage s, pairs exchange every other block of s."""
@@ -227,5 +260,5 @@ class Vectors:
 
 def _short(vector: ir.VectorType) -> str:
     """As LLVM's names of functions have it: v16f32."""
-    kinds = {ir.FloatType(): "f32", ir.DoubleType(): "f64", I64: "i64"}
+    kinds = {ir.FloatType(): "f32", ir.DoubleType(): "f64", I32: "i32", I64: "i64"}
     return f"v{vector.count}{kinds[vector.element]}"
