@@ -12,7 +12,7 @@ from kernels import numba_pool
 from kernels.arrays import check_positions, readonly
 from kernels.jit import Kernel
 from kernels.spec import PoolSpec
-from kernels.tiled_pool_plan import Plan, backward, forward, one_divisor, shares
+from kernels.tiled_pool_plan import Plan, forward, maxima_backward, means_backward, one_divisor, shares
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace
 
@@ -37,28 +37,25 @@ def over_planes(x, begin, x_size, y, y_size, indices, address, geometry):
 
 
 @Kernel
-def max_dx_over_planes(dy, indices, y_size, begin, dx, x_size, parts, matched, address, geometry):
+def max_dx_over_planes(dy, y_size, indices, dx, x_size, parts, memory, matched, address, geometry):
     """Every plane of dx; matched[0] = how many indices are those of a tap of their window.
 
-    Each of the parts has memory for a plane of indices in 32 bits, which are read several times.
+    Each of the parts has its own memory, of so many int32.
     """
     size = dy.itemsize
-    rows, height, columns, vectors, numbers, W, row_step, OW, _ = geometry
-    given = indices.reshape(-1)
+    rows, height, columns, vectors, _, W, row_step, OW, margin = geometry
     planes = dx.size // x_size
     total = 0
     for part in prange(parts):
-        narrow = np.empty(y_size, np.int32)
-        found = np.zeros(1, np.int64)
+        own = np.full(memory, -1, np.int32)
+        count = own[:2].view(np.int64)
         for plane in range(part * planes // parts, (part + 1) * planes // parts):
-            for i in range(y_size):
-                narrow[i] = min(max(given[plane * y_size + i], -1), x_size)
             call_emitted(
-                address, dy.ctypes.data + (plane * y_size + begin) * size,
-                dx.ctypes.data + plane * x_size * size, narrow.ctypes.data + begin * 4, rows, height, columns,
-                vectors, numbers, W, row_step, OW, found.ctypes.data,
+                address, dy.ctypes.data + plane * y_size * size, dx.ctypes.data + plane * x_size * size,
+                indices.ctypes.data + plane * y_size * 8, rows, height, columns, vectors, own.ctypes.data, W,
+                row_step, OW, margin,
             )  # fmt: skip
-            total += found[0]
+            total += count[0]
     matched[0] = total
 
 
@@ -98,14 +95,15 @@ def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
 def max_pool_dx(spec: PoolSpec, dy: np.ndarray, indices: np.ndarray, dx: np.ndarray) -> None:
     """Each x takes the dy of all windows that it won; where an index is of no tap, numba's loops do it all.
 
-    Raises ValueError for an index outside of the plane: it is of no tap either.
+    Raises ValueError for an index outside of the plane, which is of no tap either. Windows wider than a row
+    could not tell one of its inputs from one of the next row's.
     """
-    if _fits(spec):
-        plan = backward(spec, dy.dtype)
+    if _fits(spec) and spec.cols.reach <= spec.W:
+        plan = maxima_backward(spec, dy.dtype)
         matched = np.empty(1, np.int64)
         max_dx_over_planes(
-            plan.work, dy, indices, spec.OH * spec.OW, plan.begin, dx, spec.H * spec.W,
-            numba.get_num_threads(), matched, plan.address, plan.geometry,
+            plan.work, dy, spec.OH * spec.OW, indices, dx, spec.H * spec.W, numba.get_num_threads(),
+            plan.memory, matched, plan.address, plan.geometry,
         )  # fmt: skip
         if matched[0] == dy.size:
             return
@@ -122,4 +120,4 @@ def avg_pool_dx(spec: PoolSpec, dy: np.ndarray, dx: np.ndarray) -> None:
         parts = workspace("shares", dy.size, dy.dtype).reshape(dy.shape)
         _run(shares(spec, dy.dtype), dy, parts)
         dy = readonly(parts)
-    _run(backward(spec, dy.dtype), dy, dx)
+    _run(means_backward(spec, dy.dtype), dy, dx)

@@ -57,15 +57,22 @@ whether a vector is whole, else its masks, of the vectors of x for each group an
 a number for each output of a row, the int32 column of its first tap inside, or the factor, or the columns'
 part of the divisor; `row_step`: elements from one row of taps to the next; `left`: the first output's group
 0."""
-GRADIENTS = (
-    "dy", "dx", "indices", "rows", "H", "columns", "vectors", "factor", "W", "row_step", "OW", "matches",
+MEANS_DX = (
+    "dy", "dx", "spare", "rows", "H", "columns", "vectors", "factor", "W", "row_step", "OW", "spare2",
 )  # fmt: skip
-"""Of the function for a plane of dx, all intp. `dy`: the address of group 0 of the first inputs, in row 0,
-which may lie outside; `dx`: that of the plane; `indices`: that of the same as `dy`, in int32; `rows`: of
-int64 (H, 2), the first row of windows that covers a row, and how many do; `columns`: of int64 (vectors, 1 +
-masks), whether a vector is whole, else its masks, of dy for each group, of the vectors of dx, and of the
-inputs of each phase; `factor`: of the factor or divisor; `row_step`: elements from one of these rows of
-windows to the next; `matches`: where to store how many indices are those of a tap of their window, int64."""
+"""Of the function for a plane of the gradient of means, all intp. `dy`: the address of group 0 of the first
+inputs, in row 0, which may lie outside; `dx`: that of the plane; `rows`: of int64 (H, 4), the first row of
+windows that covers a row, how many do, and as much of those that none before has needed; `columns`: of int64
+(vectors, 1 + masks), whether a vector is whole, else its masks, of dy for each group and of the vectors of
+dx; `factor`: of the factor or divisor; `row_step`: elements from one of these rows of windows to the next."""
+MAXIMA_DX = (
+    "dy", "dx", "indices", "rows", "H", "columns", "vectors", "memory", "W", "row_step", "OW", "margin",
+)  # fmt: skip
+"""Of the function for a plane of the gradient of maxima, all intp: as above, but `dy`, `dx` and `indices` are
+the addresses of the plane's own; `row_step` counts rows. `memory`: of an int64, where it stores how many
+indices are those of a tap of their window; and, `RINGS` bytes further on, of rings of rows: of indices as
+int32 and of dy. All begins as -1. `margin`: elements in each row of a ring before those of dy."""
+RINGS = 64
 
 
 @lru_cache(maxsize=256)
@@ -89,13 +96,13 @@ def means(taps: Taps, mean: Mean, dtype: np.dtype) -> int:
 
 
 @lru_cache(maxsize=256)
-def maxima_dx(taps: Taps, dtype: np.dtype) -> int:
-    """The address of the function for a plane of the gradient of maxima."""
+def maxima_dx(taps: Taps, ring: int, dtype: np.dtype) -> int:
+    """The address of the function for a plane of the gradient of maxima; `ring`: rows, a power of two."""
 
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
-        _MaximaDx(builder, dtype, taps, dict(zip(GRADIENTS, arguments, strict=True))).emit()
+        _MaximaDx(builder, dtype, taps, dict(zip(MAXIMA_DX, arguments, strict=True)), ring=ring).emit()
 
-    return compiled(f"max_dx_{taps.name}_{dtype.name}", emit)
+    return compiled(f"max_dx_{taps.name}_{ring}_{dtype.name}", emit)
 
 
 @lru_cache(maxsize=256)
@@ -103,7 +110,7 @@ def means_dx(taps: Taps, mean: Mean, dtype: np.dtype) -> int:
     """The address of the function for a plane of the gradient of means that all have one divisor."""
 
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
-        _MeansDx(builder, dtype, taps, dict(zip(GRADIENTS, arguments, strict=True)), mean=mean).emit()
+        _MeansDx(builder, dtype, taps, dict(zip(MEANS_DX, arguments, strict=True)), mean=mean).emit()
 
     return compiled(f"mean_dx_{taps.name}_{mean}_{dtype.name}", emit)
 
@@ -130,6 +137,7 @@ class _Plane:
         masks = self.masks()
         with cgutils.for_range(builder, given[self.height]) as rows:
             of_row = self.entries("rows", rows.index, self.numbers_of_row)
+            self.prepare(of_row)
             with cgutils.for_range(builder, given["vectors"]) as vectors:
                 first = self.times(vectors.index, self.row.wide)
                 whole, *bits = self.entries("columns", vectors.index, 1 + masks)
@@ -138,6 +146,9 @@ class _Plane:
                         self.vector(rows.index, of_row, first, [None] * masks)
                     with otherwise:
                         self.vector(rows.index, of_row, first, list(map(self.row.mask, bits)))
+
+    def prepare(self, of_row: Values) -> None:
+        """What a row needs before its vectors."""
 
     def masks(self) -> int:
         """How many masks a vector needs that is not whole."""
@@ -281,15 +292,10 @@ class _Gradient(_Plane):
     """Emits dx: for each phase of the inputs, the sum of what the windows send there; then they alternate."""
 
     height = "H"
-    numbers_of_row = 2
+    numbers_of_row = 4
 
     def masks(self) -> int:
-        return self.taps.groups + 2 * self.taps.stride
-
-    def outputs(self, r: ir.Value, of_row: Values, first: ir.Value, group: int) -> ir.Value:
-        """The element where the outputs of a group begin, in the r-th row of windows that cover a row."""
-        begin = self.plus(self.rows_of("OW", of_row[0]), self.rows_of("row_step", r))
-        return self.plus(begin, first, -group)
+        return self.taps.groups + self.taps.stride
 
     def served(self, group: int) -> list[int]:
         """The phases that a group has taps of."""
@@ -299,43 +305,68 @@ class _Gradient(_Plane):
         """The phases' sums side by side, into row `number`."""
         stride, row = self.taps.stride, self.row
         begin = self.plus(self.rows_of("W", number), self.times(first, stride))
-        stored = masks[self.taps.groups : self.taps.groups + stride]
-        for i, (vector, mask) in enumerate(zip(row.alternating(sums), stored, strict=True)):
+        for i, (vector, mask) in enumerate(zip(row.alternating(sums), masks[-stride:], strict=True)):
             row.store(vector, self.place("dx", begin, i * row.wide), mask)
 
 
 class _MaximaDx(_Gradient):
-    """Emits the gradient of maxima: each input takes the dy of the windows whose index is its own."""
+    """Emits the gradient of maxima: each input takes the dy of the windows whose index is its own.
+
+    What several rows of inputs read is first copied into rings of rows, with indices as int32, and -1 beside
+    them, which is no input's: nothing that is read there needs a mask.
+    """
+
+    def __init__(self, *arguments: Any, ring: int) -> None:
+        super().__init__(*arguments)
+        self.ring = ring
 
     def emit(self) -> None:
         builder, row = self.builder, self.row
         self.matches = cgutils.alloca_once_value(builder, ir.Constant(row.narrow, None))
         super().emit()
-        total = row.total(builder.load(self.matches))
-        builder.store(builder.sext(total, I64), builder.inttoptr(self.given["matches"], I64.as_pointer()))
+        total = builder.sext(row.total(builder.load(self.matches)), I64)
+        builder.store(total, builder.inttoptr(self.given["memory"], I64.as_pointer()))
+
+    def prepare(self, of_row: Values) -> None:
+        """Copy the rows of windows that no row of inputs before has needed."""
+        builder, row, given = self.builder, self.row, self.given
+        begin, end = ir.Constant(I64, 0), given["OW"]
+        with cgutils.for_range(builder, of_row[3]) as fresh:
+            number = self.plus(of_row[2], fresh.index)
+            with cgutils.for_range_slice(builder, begin, end, ir.Constant(I64, row.wide), I64) as (first, _):
+                inside = row.below(builder.sub(end, first))
+                output = self.plus(self.rows_of("OW", number), first)
+                indices, gradient = self.kept(number, self.plus(first, given["margin"]))
+                row.store(row.load_indices(self.place("indices", output, size=8), inside), indices, inside)
+                row.store(row.load(self.place("dy", output), inside), gradient, inside)
+
+    def kept(self, number: ir.Value, column: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The addresses of an index and a dy in the rings."""
+        builder = self.builder
+        pitch = self.plus(self.times(self.given["vectors"], self.row.wide), self.taps.groups - 1)
+        line = builder.and_(number, ir.Constant(I64, self.ring - 1))
+        element = self.plus(builder.mul(line, pitch), column)
+        indices = self.plus(self.given["memory"], RINGS, self.times(element, 4))
+        gradients = self.plus(self.given["memory"], RINGS, self.times(pitch, 4 * self.ring))
+        return indices, self.plus(gradients, self.times(element, self.row.size))
 
     def vector(self, number: ir.Value, of_row: Values, first: ir.Value, masks: list[Any]) -> None:
         row, builder, stride = self.row, self.builder, self.taps.stride
         begin = self.plus(self.rows_of("W", number), self.times(first, stride))
         positions = [self.columns(self.plus(begin, phase)) for phase in range(stride)]
-        if masks[-1] is not None:
-            none = ir.Constant(row.narrow, [-2] * row.wide)
-            positions = [
-                builder.select(mask, position, none)
-                for mask, position in zip(masks[-stride:], positions, strict=True)
-            ]
-        nothing = ir.Constant(row.vector, None)
+        nothing, one = ir.Constant(row.vector, None), ir.Constant(row.narrow, [1] * row.wide)
 
         def step(r: ir.Value, matches: ir.Value, *sums: ir.Value) -> Values:
             found = list(sums)
+            line = self.plus(of_row[0], self.rows_of("row_step", r))
             for group in reversed(range(self.taps.groups)):
-                at = self.outputs(r, of_row, first, group)
-                gradient = row.load(self.place("dy", at), masks[group])
-                winner = row.load_narrow(self.place("indices", at, size=4), masks[group], -1)
+                places = self.kept(line, self.plus(first, self.taps.groups - 1 - group))
+                winner, gradient = row.load_narrow(places[0]), row.load(places[1])
                 for phase in self.served(group):
                     same = builder.icmp_signed("==", winner, positions[phase])
-                    found[phase] = builder.fadd(found[phase], builder.select(same, gradient, nothing))
-                    matches = builder.sub(matches, builder.sext(same, row.narrow))
+                    taken = builder.fadd(found[phase], gradient)
+                    found[phase] = builder.select(same, taken, found[phase])
+                    matches = builder.select(same, builder.add(matches, one), matches)
             return [matches, *found]
 
         matches, *sums = self.fold(of_row[1], [builder.load(self.matches), *[nothing] * stride], step)
@@ -355,8 +386,9 @@ class _MeansDx(_Gradient):
 
         def step(r: ir.Value, *sums: ir.Value) -> Values:
             found = list(sums)
+            begin = self.plus(self.rows_of("OW", of_row[0]), self.rows_of("row_step", r), first)
             for group in range(self.taps.groups):
-                gradient = row.load(self.place("dy", self.outputs(r, of_row, first, group)), masks[group])
+                gradient = row.load(self.place("dy", begin, -group), masks[group])
                 for phase in self.served(group):
                     found[phase] = builder.fadd(found[phase], gradient)
             return found

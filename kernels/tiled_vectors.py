@@ -144,26 +144,36 @@ class Vectors:
 
     def load(self, place: ir.Value, mask: ir.Value | None = None, others: float = 0.0) -> ir.Value:
         """A vector; under a mask, with `others` in the other lanes, which are not read."""
-        if mask is None:
-            loaded = self.builder.load(self.pointer(place))
-            loaded.align = self.size
-            return loaded
-        rest = ir.Constant(self.vector, [others] * self.wide)
-        return self._masked("load", self.vector, [self.pointer(place), self._aligned(self.size), mask, rest])
+        return self._load(self.vector, self.size, place, mask, others)
 
-    def load_narrow(self, place: ir.Value, mask: ir.Value | None = None, others: int = 0) -> ir.Value:
-        """A vector of int32; under a mask, with `others` in the other lanes, which are not read."""
-        pointer = self.pointer(place, self.narrow)
+    def load_narrow(self, place: ir.Value) -> ir.Value:
+        """A vector of int32."""
+        return self._load(self.narrow, 4, place, None, 0)
+
+    def load_indices(self, place: ir.Value, mask: ir.Value) -> ir.Value:
+        """A vector of int64, as int32: what these do not hold becomes the nearest that they do."""
+        builder, limit = self.builder, 2**31
+        found = self._load(self.indices, 8, place, mask, 0)
+        for comparison, bound in (("<", -limit), (">", limit - 1)):
+            end = ir.Constant(self.indices, [bound] * self.wide)
+            found = builder.select(builder.icmp_signed(comparison, found, end), end, found)
+        return builder.trunc(found, self.narrow)
+
+    def _load(
+        self, kind: ir.Type, alignment: int, place: ir.Value, mask: ir.Value | None, others: float
+    ) -> ir.Value:
+        pointer = self.pointer(place, kind)
         if mask is None:
             loaded = self.builder.load(pointer)
-            loaded.align = 4
+            loaded.align = alignment
             return loaded
-        rest = ir.Constant(self.narrow, [others] * self.wide)
-        return self._masked("load", self.narrow, [pointer, self._aligned(4), mask, rest])
+        rest = ir.Constant(kind, [others] * self.wide)
+        return self._masked("load", kind, [pointer, self._aligned(alignment), mask, rest])
 
     def store(self, value: ir.Value, place: ir.Value, mask: ir.Value | None = None) -> None:
-        """Store numbers or indices; under a mask, its lanes only."""
-        pointer, alignment = self.pointer(place, value.type), 8 if value.type == self.indices else self.size
+        """Store numbers, int64 or int32; under a mask, its lanes only."""
+        pointer = self.pointer(place, value.type)
+        alignment = {self.indices: 8, self.narrow: 4}.get(value.type, self.size)
         if mask is None:
             self.builder.store(value, pointer).align = alignment
             return
