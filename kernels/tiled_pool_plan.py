@@ -14,6 +14,8 @@ from kernels.tiled_pool_emit import RINGS, Mean, Taps, maxima, maxima_dx, means,
 from kernels.tiled_vectors import lanes
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+_AHEAD = 4
+"""Rows of inputs between copying windows and reading them: what was just stored under a mask loads slowly."""
 
 
 Geometry = tuple[int, int, int, int, int, int, int, int, int]
@@ -60,7 +62,7 @@ def shares(spec: PoolSpec, dtype: np.dtype) -> Plan:
 def maxima_backward(spec: PoolSpec, dtype: np.dtype) -> Plan:
     """The pass that makes dx of maxima, with memory for as many rows of windows as are in use at once."""
     taps, first = _taps(spec.cols)
-    ring = 1 << ((spec.rows.reach - 1) // spec.stride[0]).bit_length()
+    ring = 1 << ((spec.rows.reach - 1 + _AHEAD) // spec.stride[0] + 1).bit_length()
     tables = _gradient_tables(spec, dtype, 0.0)
     memory = RINGS // 4 + ring * (len(tables[1]) * lanes(dtype) + taps.groups - 1) * (1 + dtype.itemsize // 4)
     geometry = _geometry(tables, spec.W, _rows_apart(spec), spec.OW, first + taps.groups - 1)
@@ -191,7 +193,8 @@ def _gradient_rows(axis: Axis) -> np.ndarray:
     first, last = np.full(axis.size, axis.out), np.full(axis.size, -1)
     np.minimum.at(first, rows, windows)
     np.maximum.at(last, rows, windows)
-    end = np.maximum.accumulate(last) + 1
+    last = np.maximum.accumulate(last)
+    end = 1 + np.concatenate([last[_AHEAD:], np.full(min(_AHEAD, axis.size), last[-1])])
     fresh = np.concatenate([[0], end[:-1]])
     return np.stack([first, np.bincount(rows, minlength=axis.size), fresh, end - fresh], axis=1)
 
