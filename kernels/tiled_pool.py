@@ -1,10 +1,9 @@
-"""The `tiled` backend's pooling: plane by plane, by functions that are emitted for a row's taps."""
+"""The `tiled` backend's pooling: plane by plane, by functions that are emitted."""
 
 from __future__ import annotations
 
 from math import prod
 
-import numba
 import numpy as np
 from numba import prange
 
@@ -12,7 +11,8 @@ from kernels import numba_pool
 from kernels.arrays import check_positions, readonly
 from kernels.jit import Kernel
 from kernels.spec import PoolSpec
-from kernels.tiled_pool_plan import Plan, forward, maxima_backward, means_backward, one_divisor, shares
+from kernels.tiled_pool_emit import maxima_dx
+from kernels.tiled_pool_plan import Plan, forward, means_backward, one_divisor, shares
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace
 
@@ -20,6 +20,8 @@ _MOST_TAPS = 63
 """Of windows that are computed here: the taps of a row are unrolled."""
 _MOST_STRIDE = 8
 """Between columns: as many vectors are loaded, or stored, side by side."""
+_SCATTERED = 16
+"""Operations, in the sense of `Kernel`, in the time that it takes to add a dy at its index."""
 _NO_INDICES = np.empty((0, 0, 0, 0), np.int64)
 
 
@@ -37,26 +39,14 @@ def over_planes(x, begin, x_size, y, y_size, indices, address, geometry):
 
 
 @Kernel
-def max_dx_over_planes(dy, y_size, indices, dx, x_size, parts, memory, matched, address, geometry):
-    """Every plane of dx; matched[0] = how many indices are those of a tap of their window.
-
-    Each of the parts has its own memory, of so many int32.
-    """
+def scatter_over_planes(dy, y_size, indices, dx, x_size, strays, address):
+    """Every plane of dx; strays[0] = 1 if an index is none of an input."""
     size = dy.itemsize
-    rows, height, columns, vectors, _, W, row_step, OW, margin = geometry
-    planes = dx.size // x_size
-    total = 0
-    for part in prange(parts):
-        own = np.full(memory, -1, np.int32)
-        count = own[:2].view(np.int64)
-        for plane in range(part * planes // parts, (part + 1) * planes // parts):
-            call_emitted(
-                address, dy.ctypes.data + plane * y_size * size, dx.ctypes.data + plane * x_size * size,
-                indices.ctypes.data + plane * y_size * 8, rows, height, columns, vectors, own.ctypes.data, W,
-                row_step, OW, margin,
-            )  # fmt: skip
-            total += count[0]
-    matched[0] = total
+    for plane in prange(dx.size // x_size):
+        call_emitted(
+            address, dy.ctypes.data + plane * y_size * size, dx.ctypes.data + plane * x_size * size,
+            indices.ctypes.data + plane * y_size * 8, x_size, y_size, strays.ctypes.data, 0, 0, 0, 0, 0, 0,
+        )  # fmt: skip
 
 
 def _fits(spec: PoolSpec) -> bool:
@@ -93,22 +83,13 @@ def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def max_pool_dx(spec: PoolSpec, dy: np.ndarray, indices: np.ndarray, dx: np.ndarray) -> None:
-    """Each x takes the dy of all windows that it won; where an index is of no tap, numba's loops do it all.
-
-    Raises ValueError for an index outside of the plane, which is of no tap either. Windows wider than a row
-    could not tell one of its inputs from one of the next row's.
-    """
-    if _fits(spec) and spec.cols.reach <= spec.W:
-        plan = maxima_backward(spec, dy.dtype)
-        matched = np.empty(1, np.int64)
-        max_dx_over_planes(
-            plan.work, dy, spec.OH * spec.OW, indices, dx, spec.H * spec.W, numba.get_num_threads(),
-            plan.memory, matched, plan.address, plan.geometry,
-        )  # fmt: skip
-        if matched[0] == dy.size:
-            return
-    check_positions(indices, spec)
-    numba_pool.max_pool_dx(spec, dy, indices, dx)
+    """Each dy goes to the x that won its window. Raises ValueError for an index outside of the plane."""
+    strays = np.zeros(1, np.int64)
+    work = _SCATTERED * dy.size + dx.size
+    sizes = spec.OH * spec.OW, spec.H * spec.W
+    scatter_over_planes(work, dy, sizes[0], indices, dx, sizes[1], strays, maxima_dx(dy.dtype))
+    if strays[0]:
+        check_positions(indices, spec)
 
 
 def avg_pool_dx(spec: PoolSpec, dy: np.ndarray, dx: np.ndarray) -> None:

@@ -4,8 +4,9 @@ A row of outputs is made a vector at a time, with the taps of a row of a window 
 loaded once: with a stride of 2, two vectors side by side hold two taps of each window, at the lanes of even
 and of odd number; so it is with every stride. Loads and stores are masked only where a row begins or ends.
 
-The gradient is gathered, not scattered: each vector of dx is what the windows that cover it send there, so
-that dx is written once, in order, and nothing needs to be zero before.
+The gradient of means is gathered: each vector of dx is what the windows that cover it send there, so that dx
+is written once, in order, and nothing needs to be zero before. That of maxima is scattered, each dy to its
+index: a plane stays in the cache meanwhile, and comparing all indices with all taps takes longer.
 """
 
 from __future__ import annotations
@@ -61,18 +62,17 @@ MEANS_DX = (
     "dy", "dx", "spare", "rows", "H", "columns", "vectors", "factor", "W", "row_step", "OW", "spare2",
 )  # fmt: skip
 """Of the function for a plane of the gradient of means, all intp. `dy`: the address of group 0 of the first
-inputs, in row 0, which may lie outside; `dx`: that of the plane; `rows`: of int64 (H, 4), the first row of
-windows that covers a row, how many do, and as much of those that none before has needed; `columns`: of int64
-(vectors, 1 + masks), whether a vector is whole, else its masks, of dy for each group and of the vectors of
-dx; `factor`: of the factor or divisor; `row_step`: elements from one of these rows of windows to the next."""
-MAXIMA_DX = (
-    "dy", "dx", "indices", "rows", "H", "columns", "vectors", "memory", "W", "row_step", "OW", "margin",
+inputs, in row 0, which may lie outside; `dx`: that of the plane; `rows`: of int64 (H, 2), the first row of
+windows that covers a row, and how many do; `columns`: of int64 (vectors, 1 + masks), whether a vector is
+whole, else its masks, of dy for each group and of the vectors of dx; `factor`: of the factor or divisor;
+`row_step`: elements from one of these rows of windows to the next."""
+SCATTER = (
+    "dy", "dx", "indices", "inputs", "outputs", "strays",
+    "spare", "spare2", "spare3", "spare4", "spare5", "spare6",
 )  # fmt: skip
-"""Of the function for a plane of the gradient of maxima, all intp: as above, but `dy`, `dx` and `indices` are
-the addresses of the plane's own; `row_step` counts rows. `memory`: of an int64, where it stores how many
-indices are those of a tap of their window; and, `RINGS` bytes further on, of rings of rows: of indices as
-int32 and of dy. All begins as -1. `margin`: elements in each row of a ring before those of dy."""
-RINGS = 64
+"""Of the function for a plane of the gradient of maxima, all intp: the addresses of the plane's `dy`, `dx`
+and `indices`; how many `inputs` and `outputs` it has; where to store a 1, int64, if an index is none of an
+input."""
 
 
 @lru_cache(maxsize=256)
@@ -96,16 +96,6 @@ def means(taps: Taps, mean: Mean, dtype: np.dtype) -> int:
 
 
 @lru_cache(maxsize=256)
-def maxima_dx(taps: Taps, ring: int, dtype: np.dtype) -> int:
-    """The address of the function for a plane of the gradient of maxima; `ring`: rows, a power of two."""
-
-    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
-        _MaximaDx(builder, dtype, taps, dict(zip(MAXIMA_DX, arguments, strict=True)), ring=ring).emit()
-
-    return compiled(f"max_dx_{taps.name}_{ring}_{dtype.name}", emit)
-
-
-@lru_cache(maxsize=256)
 def means_dx(taps: Taps, mean: Mean, dtype: np.dtype) -> int:
     """The address of the function for a plane of the gradient of means that all have one divisor."""
 
@@ -113,6 +103,31 @@ def means_dx(taps: Taps, mean: Mean, dtype: np.dtype) -> int:
         _MeansDx(builder, dtype, taps, dict(zip(MEANS_DX, arguments, strict=True)), mean=mean).emit()
 
     return compiled(f"mean_dx_{taps.name}_{mean}_{dtype.name}", emit)
+
+
+@lru_cache(maxsize=4)
+def maxima_dx(dtype: np.dtype) -> int:
+    """The address of the function for a plane of the gradient of maxima: each dy is added at its index."""
+
+    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+        given = dict(zip(SCATTER, arguments, strict=True))
+        real = Vectors(builder, dtype).real
+        dy, dx = (builder.inttoptr(given[name], real.as_pointer()) for name in ("dy", "dx"))
+        indices, strays = (builder.inttoptr(given[name], I64.as_pointer()) for name in ("indices", "strays"))
+        size = builder.mul(given["inputs"], ir.Constant(I64, dtype.itemsize))
+        cgutils.memset(builder, builder.bitcast(dx, cgutils.voidptr_t), size, 0)
+        with cgutils.for_range(builder, given["outputs"]) as loop:
+            index = builder.load(builder.gep(indices, [loop.index]))
+            inside = builder.icmp_unsigned("<", index, given["inputs"])
+            with builder.if_else(inside, likely=True) as (then, otherwise):
+                with then:
+                    place = builder.gep(dx, [index])
+                    gradient = builder.load(builder.gep(dy, [loop.index]))
+                    builder.store(builder.fadd(builder.load(place), gradient), place)
+                with otherwise:
+                    builder.store(ir.Constant(I64, 1), strays)
+
+    return compiled(f"max_dx_{dtype.name}", emit)
 
 
 class _Plane:
@@ -137,7 +152,6 @@ class _Plane:
         masks = self.masks()
         with cgutils.for_range(builder, given[self.height]) as rows:
             of_row = self.entries("rows", rows.index, self.numbers_of_row)
-            self.prepare(of_row)
             with cgutils.for_range(builder, given["vectors"]) as vectors:
                 first = self.times(vectors.index, self.row.wide)
                 whole, *bits = self.entries("columns", vectors.index, 1 + masks)
@@ -146,9 +160,6 @@ class _Plane:
                         self.vector(rows.index, of_row, first, [None] * masks)
                     with otherwise:
                         self.vector(rows.index, of_row, first, list(map(self.row.mask, bits)))
-
-    def prepare(self, of_row: Values) -> None:
-        """What a row needs before its vectors."""
 
     def masks(self) -> int:
         """How many masks a vector needs that is not whole."""
@@ -288,101 +299,24 @@ class _Means(_Windows):
         row.store(self.mean(total, self.kind, by), self.place("y", output), masks[-1])
 
 
-class _Gradient(_Plane):
-    """Emits dx: for each phase of the inputs, the sum of what the windows send there; then they alternate."""
+class _MeansDx(_Plane):
+    """Emits the gradient of means: each input takes a share of the dy of all windows that cover it.
 
-    height = "H"
-    numbers_of_row = 4
-
-    def masks(self) -> int:
-        return self.taps.groups + self.taps.stride
-
-    def served(self, group: int) -> list[int]:
-        """The phases that a group has taps of."""
-        return [phase for other, phase in self.taps.places if other == group]
-
-    def write(self, sums: Values, number: ir.Value, first: ir.Value, masks: list[Any]) -> None:
-        """The phases' sums side by side, into row `number`."""
-        stride, row = self.taps.stride, self.row
-        begin = self.plus(self.rows_of("W", number), self.times(first, stride))
-        for i, (vector, mask) in enumerate(zip(row.alternating(sums), masks[-stride:], strict=True)):
-            row.store(vector, self.place("dx", begin, i * row.wide), mask)
-
-
-class _MaximaDx(_Gradient):
-    """Emits the gradient of maxima: each input takes the dy of the windows whose index is its own.
-
-    What several rows of inputs read is first copied into rings of rows, with indices as int32, and -1 beside
-    them, which is no input's: nothing that is read there needs a mask.
+    There is a sum for each phase of the inputs; then their numbers alternate.
     """
 
-    def __init__(self, *arguments: Any, ring: int) -> None:
-        super().__init__(*arguments)
-        self.ring = ring
-
-    def emit(self) -> None:
-        builder, row = self.builder, self.row
-        self.matches = cgutils.alloca_once_value(builder, ir.Constant(row.narrow, None))
-        super().emit()
-        total = builder.sext(row.total(builder.load(self.matches)), I64)
-        builder.store(total, builder.inttoptr(self.given["memory"], I64.as_pointer()))
-
-    def prepare(self, of_row: Values) -> None:
-        """Copy the rows of windows that no row of inputs before has needed."""
-        builder, row, given = self.builder, self.row, self.given
-        begin, end = ir.Constant(I64, 0), given["OW"]
-        with cgutils.for_range(builder, of_row[3]) as fresh:
-            number = self.plus(of_row[2], fresh.index)
-            with cgutils.for_range_slice(builder, begin, end, ir.Constant(I64, row.wide), I64) as (first, _):
-                inside = row.below(builder.sub(end, first))
-                output = self.plus(self.rows_of("OW", number), first)
-                indices, gradient = self.kept(number, self.plus(first, given["margin"]))
-                row.store(row.load_indices(self.place("indices", output, size=8), inside), indices, inside)
-                row.store(row.load(self.place("dy", output), inside), gradient, inside)
-
-    def kept(self, number: ir.Value, column: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The addresses of an index and a dy in the rings."""
-        builder = self.builder
-        pitch = self.plus(self.times(self.given["vectors"], self.row.wide), self.taps.groups - 1)
-        line = builder.and_(number, ir.Constant(I64, self.ring - 1))
-        element = self.plus(builder.mul(line, pitch), column)
-        indices = self.plus(self.given["memory"], RINGS, self.times(element, 4))
-        gradients = self.plus(self.given["memory"], RINGS, self.times(pitch, 4 * self.ring))
-        return indices, self.plus(gradients, self.times(element, self.row.size))
-
-    def vector(self, number: ir.Value, of_row: Values, first: ir.Value, masks: list[Any]) -> None:
-        row, builder, stride = self.row, self.builder, self.taps.stride
-        begin = self.plus(self.rows_of("W", number), self.times(first, stride))
-        positions = [self.columns(self.plus(begin, phase)) for phase in range(stride)]
-        nothing, one = ir.Constant(row.vector, None), ir.Constant(row.narrow, [1] * row.wide)
-
-        def step(r: ir.Value, matches: ir.Value, *sums: ir.Value) -> Values:
-            found = list(sums)
-            line = self.plus(of_row[0], self.rows_of("row_step", r))
-            for group in reversed(range(self.taps.groups)):
-                places = self.kept(line, self.plus(first, self.taps.groups - 1 - group))
-                winner, gradient = row.load_narrow(places[0]), row.load(places[1])
-                for phase in self.served(group):
-                    same = builder.icmp_signed("==", winner, positions[phase])
-                    taken = builder.fadd(found[phase], gradient)
-                    found[phase] = builder.select(same, taken, found[phase])
-                    matches = builder.select(same, builder.add(matches, one), matches)
-            return [matches, *found]
-
-        matches, *sums = self.fold(of_row[1], [builder.load(self.matches), *[nothing] * stride], step)
-        builder.store(matches, self.matches)
-        self.write(sums, number, first, masks)
-
-
-class _MeansDx(_Gradient):
-    """Emits the gradient of means: each input takes a share of the dy of all windows that cover it."""
+    height = "H"
+    numbers_of_row = 2
 
     def __init__(self, *arguments: Any, mean: Mean) -> None:
         super().__init__(*arguments)
         self.kind = mean
 
+    def masks(self) -> int:
+        return self.taps.groups + self.taps.stride
+
     def vector(self, number: ir.Value, of_row: Values, first: ir.Value, masks: list[Any]) -> None:
-        row, builder = self.row, self.builder
+        row, builder, stride = self.row, self.builder, self.taps.stride
 
         def step(r: ir.Value, *sums: ir.Value) -> Values:
             found = list(sums)
@@ -393,7 +327,13 @@ class _MeansDx(_Gradient):
                     found[phase] = builder.fadd(found[phase], gradient)
             return found
 
-        sums = self.fold(of_row[1], [ir.Constant(row.vector, None)] * self.taps.stride, step)
-        factor = builder.inttoptr(self.given["factor"], row.real.as_pointer())
-        by = row.spread(builder.load(factor))
-        self.write([self.mean(total, self.kind, by) for total in sums], number, first, masks)
+        sums = self.fold(of_row[1], [ir.Constant(row.vector, None)] * stride, step)
+        by = row.spread(builder.load(builder.inttoptr(self.given["factor"], row.real.as_pointer())))
+        shares = row.alternating([self.mean(total, self.kind, by) for total in sums])
+        begin = self.plus(self.rows_of("W", number), self.times(first, stride))
+        for i, (share, mask) in enumerate(zip(shares, masks[-stride:], strict=True)):
+            row.store(share, self.place("dx", begin, i * row.wide), mask)
+
+    def served(self, group: int) -> list[int]:
+        """The phases that a group has taps of."""
+        return [phase for other, phase in self.taps.places if other == group]

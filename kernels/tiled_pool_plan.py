@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
 
 import numpy as np
 
 from kernels.axis import Axis
 from kernels.spec import PoolSpec
-from kernels.tiled_pool_emit import RINGS, Mean, Taps, maxima, maxima_dx, means, means_dx
+from kernels.tiled_pool_emit import Mean, Taps, maxima, means, means_dx
 from kernels.tiled_vectors import lanes
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
-_AHEAD = 4
-"""Rows of inputs between copying windows and reading them: what was just stored under a mask loads slowly."""
 
 
 Geometry = tuple[int, int, int, int, int, int, int, int, int]
@@ -32,8 +29,6 @@ class Plan:
     """The element of a plane where group 0 of the first results begins; it may lie outside."""
     work: int
     """For `Kernel`."""
-    memory: int
-    """int32 that a gradient of maxima needs besides."""
     tables: Arrays
     """Kept, since their addresses are in use."""
 
@@ -59,24 +54,14 @@ def shares(spec: PoolSpec, dtype: np.dtype) -> Plan:
 
 
 @lru_cache(maxsize=1024)
-def maxima_backward(spec: PoolSpec, dtype: np.dtype) -> Plan:
-    """The pass that makes dx of maxima, with memory for as many rows of windows as are in use at once."""
-    taps, first = _taps(spec.cols)
-    ring = 1 << ((spec.rows.reach - 1 + _AHEAD) // spec.stride[0] + 1).bit_length()
-    tables = _gradient_tables(spec, dtype, 0.0)
-    memory = RINGS // 4 + ring * (len(tables[1]) * lanes(dtype) + taps.groups - 1) * (1 + dtype.itemsize // 4)
-    geometry = _geometry(tables, spec.W, _rows_apart(spec), spec.OW, first + taps.groups - 1)
-    return Plan(maxima_dx(taps, ring, dtype), geometry, 0, _work(spec), memory, tables)
-
-
-@lru_cache(maxsize=1024)
 def means_backward(spec: PoolSpec, dtype: np.dtype) -> Plan:
     """The pass that makes dx of means: from dy where they have one divisor, else from shares."""
     taps, first = _taps(spec.cols)
     kind, factor = _factor(spec) if one_divisor(spec) else ("scaled", 1.0)
-    tables = _gradient_tables(spec, dtype, factor)
-    geometry = _geometry(tables, spec.W, _rows_apart(spec) * spec.OW, spec.OW, 0)
-    return Plan(means_dx(taps, kind, dtype), geometry, -first, _work(spec), 0, tables)
+    columns = _gradient_columns(spec.cols, lanes(dtype))
+    tables = _gradient_rows(spec.rows), columns, np.array([factor], dtype)
+    geometry = _geometry(tables, spec.W, spec.OW, spec.OW, 0)
+    return Plan(means_dx(taps, kind, dtype), geometry, -first, _work(spec), tables)
 
 
 @lru_cache(maxsize=1024)
@@ -125,7 +110,7 @@ def _windows(
     )
     left = first * taps.stride
     geometry = _geometry(tables, cols.size, rows.dilation * cols.size, cols.out, left)
-    return Plan(address, geometry, left, _work(spec), 0, tables)
+    return Plan(address, geometry, left, _work(spec), tables)
 
 
 def _geometry(tables: Arrays, W: int, row_step: int, OW: int, left: int) -> Geometry:
@@ -164,7 +149,7 @@ def _window_columns(axis: Axis, wide: int) -> np.ndarray:
 
 
 def _gradient_columns(axis: Axis, wide: int) -> np.ndarray:
-    """The table of columns of gradients: int64 (vectors, 1 + masks)."""
+    """The table of columns in `MEANS_DX`: int64 (vectors, 1 + masks)."""
     taps, first = _taps(axis)
     lines = []
     for begin in range(0, -(-axis.size // taps.stride), wide):
@@ -181,24 +166,10 @@ def _line(masks: list[np.ndarray]) -> list[int]:
     return [int(np.all(masks)), *(int(mask @ bits) for mask in masks)]
 
 
-def _gradient_tables(spec: PoolSpec, dtype: np.dtype, factor: float) -> Arrays:
-    columns = _gradient_columns(spec.cols, lanes(dtype))
-    return _gradient_rows(spec.rows), columns, np.array([factor], dtype)
-
-
 def _gradient_rows(axis: Axis) -> np.ndarray:
-    """The table of rows of gradients: int64 (H, 4)."""
+    """The table of rows in `MEANS_DX`: int64 (H, 2)."""
     valid = axis.valid()
-    windows, rows = np.nonzero(valid)[0], axis.taps()[valid]
-    first, last = np.full(axis.size, axis.out), np.full(axis.size, -1)
-    np.minimum.at(first, rows, windows)
-    np.maximum.at(last, rows, windows)
-    last = np.maximum.accumulate(last)
-    end = 1 + np.concatenate([last[_AHEAD:], np.full(min(_AHEAD, axis.size), last[-1])])
-    fresh = np.concatenate([[0], end[:-1]])
-    return np.stack([first, np.bincount(rows, minlength=axis.size), fresh, end - fresh], axis=1)
-
-
-def _rows_apart(spec: PoolSpec) -> int:
-    """Of the rows of windows that cover a row, from one to the next: dilation lets some out between."""
-    return spec.dilation[0] // gcd(spec.dilation[0], spec.stride[0])
+    rows = axis.taps()[valid]
+    first = np.full(axis.size, axis.out)
+    np.minimum.at(first, rows, np.nonzero(valid)[0])
+    return np.stack([first, np.bincount(rows, minlength=axis.size)], axis=1)

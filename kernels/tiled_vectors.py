@@ -144,36 +144,23 @@ class Vectors:
 
     def load(self, place: ir.Value, mask: ir.Value | None = None, others: float = 0.0) -> ir.Value:
         """A vector; under a mask, with `others` in the other lanes, which are not read."""
-        return self._load(self.vector, self.size, place, mask, others)
+        if mask is None:
+            loaded = self.builder.load(self.pointer(place))
+            loaded.align = self.size
+            return loaded
+        rest = ir.Constant(self.vector, [others] * self.wide)
+        return self._masked("load", self.vector, [self.pointer(place), self._aligned(self.size), mask, rest])
 
     def load_narrow(self, place: ir.Value) -> ir.Value:
         """A vector of int32."""
-        return self._load(self.narrow, 4, place, None, 0)
-
-    def load_indices(self, place: ir.Value, mask: ir.Value) -> ir.Value:
-        """A vector of int64, as int32: what these do not hold becomes the nearest that they do."""
-        builder, limit = self.builder, 2**31
-        found = self._load(self.indices, 8, place, mask, 0)
-        for comparison, bound in (("<", -limit), (">", limit - 1)):
-            end = ir.Constant(self.indices, [bound] * self.wide)
-            found = builder.select(builder.icmp_signed(comparison, found, end), end, found)
-        return builder.trunc(found, self.narrow)
-
-    def _load(
-        self, kind: ir.Type, alignment: int, place: ir.Value, mask: ir.Value | None, others: float
-    ) -> ir.Value:
-        pointer = self.pointer(place, kind)
-        if mask is None:
-            loaded = self.builder.load(pointer)
-            loaded.align = alignment
-            return loaded
-        rest = ir.Constant(kind, [others] * self.wide)
-        return self._masked("load", kind, [pointer, self._aligned(alignment), mask, rest])
+        loaded = self.builder.load(self.pointer(place, self.narrow))
+        loaded.align = 4
+        return loaded
 
     def store(self, value: ir.Value, place: ir.Value, mask: ir.Value | None = None) -> None:
-        """Store numbers, int64 or int32; under a mask, its lanes only."""
+        """Store numbers or indices; under a mask, its lanes only."""
         pointer = self.pointer(place, value.type)
-        alignment = {self.indices: 8, self.narrow: 4}.get(value.type, self.size)
+        alignment = 8 if value.type == self.indices else self.size
         if mask is None:
             self.builder.store(value, pointer).align = alignment
             return
@@ -226,11 +213,6 @@ class Vectors:
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(self._declared(kind, f"llvm.fma.{_short(self.vector)}"), [a, b, c])
 
-    def total(self, vector: ir.Value) -> ir.Value:
-        """The sum of a vector of int32."""
-        kind = ir.FunctionType(I32, [self.narrow])
-        return self.builder.call(self._declared(kind, f"llvm.vector.reduce.add.v{self.wide}i32"), [vector])
-
     def transposed(self, vectors: list[ir.Value]) -> list[ir.Value]:
         """As many vectors as they have lanes, turned: in stage s, pairs exchange every other block of s."""
         square, wide = list(vectors), self.wide
@@ -270,5 +252,5 @@ class Vectors:
 
 def _short(vector: ir.VectorType) -> str:
     """As LLVM's names of functions have it: v16f32."""
-    kinds = {ir.FloatType(): "f32", ir.DoubleType(): "f64", I32: "i32", I64: "i64"}
+    kinds = {ir.FloatType(): "f32", ir.DoubleType(): "f64", I64: "i64"}
     return f"v{vector.count}{kinds[vector.element]}"

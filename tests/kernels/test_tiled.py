@@ -29,7 +29,7 @@ from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_vectors import vector_bits
 assert vector_bits() == int(sys.argv[1]), vector_bits()
-names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1"]
+names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1", "avg four paddings, exclude"]
 cases = {name: spec for name, spec in {**CONVS, **POOLS}.items() if name in names}
 assert len(cases) == len(names)
 for name, spec in cases.items():
