@@ -80,7 +80,8 @@ def maxima(taps: Taps, indices: bool, dtype: np.dtype) -> int:
     """The address of the function for a plane of maxima: each window's first, or its last NaN."""
 
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
-        _Maxima(builder, dtype, taps, dict(zip(WINDOWS, arguments, strict=True)), indices=indices).emit()
+        kind = _MaximaAndIndices if indices else _Maxima
+        kind(builder, dtype, taps, dict(zip(WINDOWS, arguments, strict=True))).emit()
 
     return compiled(f"max_{taps.name}_{int(indices)}_{dtype.name}", emit)
 
@@ -236,42 +237,60 @@ class _Windows(_Plane):
 
 
 class _Maxima(_Windows):
-    """Emits maxima: the first of each window, or its last NaN."""
+    """Emits maxima, NaN where a window has one: whether it has is found for two taps at a time."""
 
-    def __init__(self, *arguments: Any, indices: bool) -> None:
-        super().__init__(*arguments)
-        self.with_indices = indices
+    def vector(self, number: ir.Value, of_row: Values, first: ir.Value, masks: list[Any]) -> None:
+        row, builder = self.row, self.builder
+        column = self.times(first, self.taps.stride)
+        best = ir.Constant(row.vector, [float("-inf")] * row.wide)
+        none = ir.Constant(ir.VectorType(ir.IntType(1), row.wide), None)
+
+        def step(r: ir.Value, best: ir.Value, bad: ir.Value) -> Values:
+            begin = self.plus(self.rows_of("W", of_row[0]), self.rows_of("row_step", r), column)
+            values = self.inputs(begin, masks, float("-inf"))
+            for value in values:
+                best = builder.select(builder.fcmp_ordered(">", value, best), value, best)
+            for i in range(0, len(values), 2):
+                bad = builder.or_(
+                    bad, builder.fcmp_unordered("uno", values[i], values[min(i + 1, len(values) - 1)])
+                )
+            return [best, bad]
+
+        best, bad = self.fold(of_row[1], [best, none], step)
+        found = builder.select(bad, ir.Constant(row.vector, [float("nan")] * row.wide), best)
+        output = self.plus(self.rows_of("OW", number), first)
+        row.store(found, self.place("y", output), masks[-1])
+
+
+class _MaximaAndIndices(_Windows):
+    """Emits maxima and where they are: the first of each window, or its last NaN."""
 
     def vector(self, number: ir.Value, of_row: Values, first: ir.Value, masks: list[Any]) -> None:
         row, builder, given = self.row, self.builder, self.given
         begin = self.rows_of("W", of_row[0])
         column = self.times(first, self.taps.stride)
-        start = [ir.Constant(row.vector, [float("-inf")] * row.wide)]
         here = self.columns(self.plus(begin, column, given["left"]))
-        if self.with_indices:  # minus infinity wins nowhere: where all is, the first tap inside is the one
-            inside = row.load_narrow(self.place("lanes", first, size=4))
-            start.append(builder.add(inside, row.spread_narrow(begin)))
+        best = ir.Constant(row.vector, [float("-inf")] * row.wide)
+        # Minus infinity wins nowhere: where all is, the first tap inside is the one.
+        inside = row.load_narrow(self.place("lanes", first, size=4))
+        where = builder.add(inside, row.spread_narrow(begin))
 
-        def step(r: ir.Value, best: ir.Value, *where: ir.Value) -> Values:
+        def step(r: ir.Value, best: ir.Value, where: ir.Value) -> Values:
             down = self.rows_of("row_step", r)
             values = self.inputs(self.plus(begin, down, column), masks, float("-inf"))
             for value, (group, phase) in zip(values, self.taps.places, strict=True):
                 loses = builder.and_(
                     builder.fcmp_ordered("ord", value, value), builder.fcmp_unordered("<=", value, best)
                 )
-                if where:
-                    offset = self.plus(down, group * self.taps.stride + phase)
-                    at = builder.add(here, row.spread_narrow(offset))
-                    where = (builder.select(loses, where[0], at),)
+                offset = self.plus(down, group * self.taps.stride + phase)
+                where = builder.select(loses, where, builder.add(here, row.spread_narrow(offset)))
                 best = builder.select(loses, best, value)
-            return [best, *where]
+            return [best, where]
 
-        best, *where = self.fold(of_row[1], start, step)
+        best, where = self.fold(of_row[1], [best, where], step)
         output = self.plus(self.rows_of("OW", number), first)
         row.store(best, self.place("y", output), masks[-1])
-        if where:
-            wide = builder.sext(where[0], row.indices)
-            row.store(wide, self.place("indices", output, size=8), masks[-1])
+        row.store(builder.sext(where, row.indices), self.place("indices", output, size=8), masks[-1])
 
 
 class _Means(_Windows):
