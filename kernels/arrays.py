@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from kernels.spec import ConvSpec, Spec
+from kernels.spec import ConvSpec, PoolSpec, Spec
 
 
 def pad(spec: Spec, x: np.ndarray, fill: float = 0.0) -> np.ndarray:
@@ -90,6 +90,15 @@ def flat_position(spec: Spec, winner: np.ndarray) -> np.ndarray:
     iw = cols + np.maximum(s, first_s) * spec.dilation[1]
     position: np.ndarray = ih * spec.W + iw
     return position
+
+
+def check_positions(indices: np.ndarray, spec: PoolSpec) -> None:
+    """Raise ValueError unless all `indices` are positions in the H x W plane."""
+    if indices.size and (indices.min() < 0 or indices.max() >= spec.H * spec.W):
+        raise ValueError(
+            f"indices lie in {indices.min()}..{indices.max()}; expected positions in the {spec.H}x{spec.W} "
+            f"plane, 0..{spec.H * spec.W - 1}"
+        )
 
 
 def readonly(array: np.ndarray) -> np.ndarray:

@@ -57,7 +57,8 @@ class Backend:
     `requires` names an optional library, or several with blanks between them, or is None. `tolerance` is
     `EXACT`, or the largest error relative to the largest output that the method is allowed. `compiles` says
     that the first call of a kind takes seconds. A `peer` is another library's implementation: there to be
-    compared with, and used only where it is asked for by name.
+    compared with, and used only where it is asked for by name. One that `checks_positions` raises ValueError
+    itself for indices outside of the plane in `max_pool_dx`: it need not read them once more for that.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Backend:
     tolerance: float
     compiles: bool
     peer: bool = False
+    checks_positions: bool = False
 
     @lazy
     def operations(self) -> Operations:
@@ -104,7 +106,15 @@ _BACKENDS = {
         Backend("im2col", "the window matrix, then one matmul", "kernels.im2col", None, EXACT, False),
         Backend("einsum", "strided windows, not copied, then einsum", "kernels.einsum", None, EXACT, False),
         Backend("numba", "the loops compiled and parallel", "kernels.numba_loops", "numba", EXACT, True),
-        Backend("tiled", "register tiles for the machine's vectors", "kernels.tiled", "numba", EXACT, True),
+        Backend(
+            "tiled",
+            "register tiles for the machine's vectors",
+            "kernels.tiled",
+            "numba",
+            EXACT,
+            True,
+            checks_positions=True,
+        ),
         Backend("torch", "PyTorch", "kernels.peer_torch", "torch", _PEER_TOLERANCE, False, peer=True),
         Backend("jax", "JAX, compiled by XLA", "kernels.peer_jax", "jax", _PEER_TOLERANCE, True, peer=True),
         Backend(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from kernels.numba_pool import avg_pool_dx
 from kernels.registry import everything
 from kernels.tiled_conv import conv_dx, conv_forward
 from kernels.tiled_db import conv_db
 from kernels.tiled_dw import conv_dw
-from kernels.tiled_pool import avg_pool_forward, max_pool_dx, max_pool_forward
+from kernels.tiled_pool import avg_pool_dx, avg_pool_forward, max_pool_dx, max_pool_forward
 
 __all__ = [
     "avg_pool_dx",

@@ -151,14 +151,16 @@ class Vectors:
         rest = ir.Constant(self.vector, [others] * self.wide)
         return self._masked("load", self.vector, [self.pointer(place), self._aligned(self.size), mask, rest])
 
-    def load_indices(self, place: ir.Value, mask: ir.Value) -> ir.Value:
-        """A vector of int64, zero where the mask is not set."""
-        pointer, rest = self.pointer(place, self.indices), ir.Constant(self.indices, None)
-        return self._masked("load", self.indices, [pointer, self._aligned(8), mask, rest])
+    def load_narrow(self, place: ir.Value) -> ir.Value:
+        """A vector of int32."""
+        loaded = self.builder.load(self.pointer(place, self.narrow))
+        loaded.align = 4
+        return loaded
 
     def store(self, value: ir.Value, place: ir.Value, mask: ir.Value | None = None) -> None:
         """Store numbers or indices; under a mask, its lanes only."""
-        pointer, alignment = self.pointer(place, value.type), 8 if value.type == self.indices else self.size
+        pointer = self.pointer(place, value.type)
+        alignment = 8 if value.type == self.indices else self.size
         if mask is None:
             self.builder.store(value, pointer).align = alignment
             return
@@ -170,7 +172,30 @@ class Vectors:
         """Every second number of two vectors, each with its mask."""
         further = self.builder.add(address, ir.Constant(I64, self.wide * self.size))
         halves = self.load(address, masks[0], others), self.load(further, masks[1], others)
-        return self.shuffled(*halves, [2 * i for i in range(self.wide)])
+        return self.every(list(halves), 0)
+
+    def every(self, vectors: list[ir.Value], phase: int) -> ir.Value:
+        """Every n-th number of n vectors side by side, from number `phase` on."""
+        return self._picked(vectors, [phase + lane * len(vectors) for lane in range(self.wide)])
+
+    def alternating(self, vectors: list[ir.Value]) -> list[ir.Value]:
+        """The first number of each of n vectors, then the second of each, and so on, as n vectors."""
+        count = len(vectors)
+        order = [lane % count * self.wide + lane // count for lane in range(count * self.wide)]
+        return [self._picked(vectors, order[i : i + self.wide]) for i in range(0, len(order), self.wide)]
+
+    def _picked(self, vectors: list[ir.Value], numbers: list[int]) -> ir.Value:
+        """The given numbers of vectors side by side: two of them, then one more at a time."""
+        if len(vectors) == 1:
+            return self.shuffled(vectors[0], vectors[0], numbers)
+        found = self.shuffled(vectors[0], vectors[1], [n if n < 2 * self.wide else 0 for n in numbers])
+        for i, vector in enumerate(vectors[2:], 2):
+            places = [n - (i - 1) * self.wide for n in numbers]
+            chosen = [
+                place if self.wide <= place < 2 * self.wide else lane for lane, place in enumerate(places)
+            ]
+            found = self.shuffled(found, vector, chosen)
+        return found
 
     def gather(self, address: ir.Value, step: ir.Value, mask: ir.Value, others: float = 0.0) -> ir.Value:
         """Every step-th number, in the lanes of the mask; `others` elsewhere."""

@@ -32,7 +32,7 @@ from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_vectors import vector_bits
 assert vector_bits() == int(sys.argv[1]), vector_bits()
-names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1"]
+names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1", "avg four paddings, exclude"]
 cases = {name: spec for name, spec in {**CONVS, **POOLS}.items() if name in names}
 assert len(cases) == len(names)
 for name, spec in cases.items():
@@ -202,3 +202,57 @@ def test_the_workspace_is_bounded_and_of_its_thread():
     assert not np.shares_memory(one, workspace("other", 100, FLOAT32))
     large = KEPT_BYTES // 4 + 1
     assert not np.shares_memory(workspace("test", large, FLOAT32), workspace("test", large, FLOAT32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("window", [(2, 2, 0), (3, 1, 1), (3, 2, 1)], ids=str)
+@pytest.mark.parametrize("place", [0, 7, 8, 20, 63])
+def test_an_index_of_no_tap(dtype, window, place):
+    """A position in the plane but outside of its window is taken at its word, as by all backends."""
+    kernel, stride, padding = window
+    spec = PoolSpec("max", 2, 3, 8, 8, kernel, kernel, stride=(stride, stride), padding=padding)
+    problem = Problem.integers(spec, "dx", dtype)
+    problem.arrays["indices"][1, 2, -1, -1] = place
+    problem.arrays["indices"][0, 1, 0] = place
+    assert problem.judge("tiled", problem.run("tiled")).wrong is None
+
+
+@pytest.mark.parametrize("place", [-1, -2, -(2**31), -(2**32), 64, 2**31 + 4, 2**32, 2**32 + 9, 2**63 - 1])
+def test_an_index_outside_of_the_plane(place):
+    """Even one that would be right in 32 bits."""
+    problem = Problem.integers(PoolSpec("max", 1, 2, 8, 8, 3, 3, stride=1, padding=1), "dx")
+    problem.arrays["indices"][0, 1, 0, 0] = place
+    with pytest.raises(ValueError, match=r"expected positions in the 8x8 plane, 0\.\.63"):
+        problem.run("tiled")
+
+
+@pytest.mark.parametrize("op", ["forward", "dx"])
+@pytest.mark.parametrize("mode", ["max", "avg"])
+@pytest.mark.parametrize("width", [1, 2, 3, 15, 16, 17, 31, 32, 33, 34, 50, 64, 65])
+def test_rows_of_any_length(mode, op, width):
+    """Whole vectors, vectors with masks, and windows of every stride that begin or end in the padding."""
+    for kernel, stride, padding, include in (
+        (2, 2, 0, True),
+        (3, 1, 1, False),
+        (3, 2, 1, False),
+        (4, 3, 2, True),
+    ):
+        if width + 2 * padding >= kernel:
+            sides = ((1, 0), (padding, padding))
+            spec = PoolSpec(
+                mode, 2, 2, 5, width, 2, kernel, stride=(1, stride), padding=sides, count_include_pad=include
+            )
+            for problem in (Problem.integers(spec, op), Problem.of_training(spec)[op]):
+                assert problem.judge("tiled", problem.run("tiled")).wrong is None
+
+
+@pytest.mark.parametrize("stride", [3, 4, 5, 8, 9, 11])
+@pytest.mark.parametrize("mode", ["max", "avg"])
+def test_large_strides(mode, stride):
+    """Up to what vectors are taken apart for, and beyond."""
+    for kernel in (stride - 1, stride, stride + 2):
+        spec = PoolSpec(
+            mode, 1, 2, kernel + stride + 1, 16 * stride + 5, kernel, kernel, stride=(stride, stride)
+        )
+        for problem in Problem.of_training(spec).values():
+            assert problem.judge("tiled", problem.run("tiled")).wrong is None
