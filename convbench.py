@@ -354,14 +354,14 @@ def _report(files: list[Path], out: Path, baseline: str) -> None:
 @app.command()
 def peers(
     suite: Suite = None,
-    ops: Annotated[str | None, typer.Option(metavar="OP,OP", help="forward, dx, dw; forward.")] = None,
+    ops: Ops = None,
     backends: Backends = None,
     libraries: Annotated[
         str | None, typer.Option("--peers", metavar="A,B", help="Other libraries; all that are installed.")
     ] = None,
     threads: Threads = None,
     seconds: Annotated[
-        float | None, typer.Option(help="Of timing, for each layer, library and way of output; 0.5.")
+        float | None, typer.Option(help="Of timing, for each layer, op, library and way of output; 0.5.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -371,7 +371,8 @@ def peers(
     """Time convbench beside PyTorch, ONNX Runtime and others; exit 1 where one is wrong.
 
     Each library has a process of its own, on the same cores and threads; they take turns. The fastest of
-    convbench's backends on a layer counts. A ratio is the time of a library over that of convbench.
+    convbench's backends on a layer and operation counts. A ratio is the time of a library over that of
+    convbench. dw is timed with db. Takes part who has the operation, in new outputs and written into `out`.
     """
     from datetime import UTC, datetime
 
@@ -385,7 +386,7 @@ def peers(
     path = out or RESULTS / "peers" / f"{stamp}.json"
     if path.suffix != ".json":
         raise ValueError(f"--out is {str(path)!r}; expected a file whose name ends with .json")
-    with tqdm(unit="layer", leave=False, disable=None) as bar:
+    with tqdm(unit="case", leave=False, disable=None) as bar:
 
         def on_progress(done: int, total: int, what: str) -> None:
             bar.total = total
@@ -410,46 +411,47 @@ def peers(
 
 
 def _show_peers(frame: Any, op: str, mode: str) -> None:
-    """Medians in microseconds with their quartiles, and the ratios, for one op and mode."""
+    """Medians in microseconds with their spread, and the ratios, for one op and mode."""
     from rich.table import Table
 
     from reports import peers as report
 
-    ratios = report.ratios(frame, op, mode)
-    if ratios.empty:
+    rows = report.compared(frame, op, mode)
+    if rows.empty:
         return
-    rows = {(row["layer"], row["library"]): row for row in report.best(frame, op, mode).to_dict("records")}
+    ratios = report.ratios(rows)
+    times = {(row["layer"], row["library"]): row for row in report.best(frame, op, mode).to_dict("records")}
     names = list(ratios.columns[:-1])
     table = Table("layer", "backend", box=None, pad_edge=False)
     for column in (report.OURS, *(part for name in names for part in (name, "ratio")), "best"):
         table.add_column(column, justify="right")
     for layer, ratio in ratios.iterrows():
-        ours = rows[layer, report.OURS]
+        ours = times[layer, report.OURS]
         cells = [str(layer), ours["backend"], _microseconds(ours)]
         for name in names:
-            row = rows.get((layer, name))
-            cells += [_microseconds(row), f"{ratio[name]:.2f}"] if row else ["", ""]
-        table.add_row(*cells, f"{ratio['best peer']:.2f}")
-    means = report.means(ratios)
-    cells = [part for name in names for part in ("", f"{means[name]:.2f}")]
-    table.add_row("geometric mean", "", "", *cells, f"{means['best peer']:.2f}", style="bold")
+            row = times.get((layer, name))
+            star = "*" if row and row["mode"] != mode else ""
+            cells += [_microseconds(row), f"{ratio[name]:.2f}{star}"] if row else ["", ""]
+        table.add_row(*cells, f"{ratio[report.BEST]:.2f}")
+    for family, mean in report.means(rows).iterrows():
+        cells = [part for name in names for part in ("", "" if mean.isna()[name] else f"{mean[name]:.2f}")]
+        table.add_row(f"geometric mean, {family}", "", "", *cells, f"{mean[report.BEST]:.2f}", style="bold")
     console = _console()
     console.print(
-        f"{op}, {report.MODES[mode]}: microseconds, median (quartiles); a ratio above 1 says that convbench "
-        "is faster, best is against the fastest of the others"
+        f"{op}, {report.MODES[mode]}: microseconds, median \N{PLUS-MINUS SIGN} half the interquartile range; "
+        "a ratio above 1 says that convbench is faster, best is against the fastest of the others"
     )
     console.print(table)
-    fresh_only = set(report.ratios(frame, op, "fresh").columns) - set(ratios.columns)
-    if fresh_only:
-        console.print(f"Fresh outputs only: {', '.join(sorted(fresh_only))}.")
+    if rows["instead"].any():
+        console.print("* With fresh outputs: the library cannot write this into given memory.")
     console.print()
 
 
 def _microseconds(row: Any) -> str:
     from reports.wording import significant
 
-    middle, low, high = (significant(row[name] * 1e6) for name in ("median_s", "q1_s", "q3_s"))
-    return f"{middle} ({low}..{high})"
+    spread = (row["q3_s"] - row["q1_s"]) / 2 / row["median_s"]
+    return f"{significant(row['median_s'] * 1e6)} \N{PLUS-MINUS SIGN}{spread:.0%}"
 
 
 def _by_reason(entries: list[dict[str, Any]]) -> dict[str, list[str]]:

@@ -21,10 +21,9 @@ import numpy as np
 from benchmarks.suites import parse_line
 from kernels import get_backend
 from kernels.forecast import Forecaster
-from kernels.measure import seconds_of
 from kernels.peer import Native
 from kernels.problem import Problem
-from kernels.registry import Op
+from kernels.registry import Backend, Op
 from kernels.spec import Spec
 from kernels.threads import pinned_threads
 
@@ -33,6 +32,8 @@ DTYPE = "float32"
 WARM_UP = 0.2
 """The part of a burst that is not timed: caches and threads wake up. A call as long as a burst needs none."""
 MOST_CALLS = 5000
+PRE_TRIAL_S = 0.03
+"""Seconds of calls that show how fast a backend may be: one that is hopeless is timed no further."""
 
 
 class Library:
@@ -52,7 +53,7 @@ class Library:
         """
         (spec,) = parse_line(layer)
         chosen = get_backend(backend)
-        reason = chosen.unsupported(spec, op, np.dtype(DTYPE))
+        reason = unsupported(chosen, spec, op)
         if reason:
             return {"skipped": reason}
         if limit_s is not None and not hasattr(chosen.operations, "native"):
@@ -67,7 +68,9 @@ class Library:
             if verdict.wrong:
                 return {"wrong": verdict.wrong}
             error = max(error, verdict.error)
-        call_s = min(seconds_of(native.fresh)[0] for _ in range(2))
+        if chosen.peer:
+            self._checked = None  # no other backend in this process will be compared with it
+        call_s = min(_times(native.fresh, PRE_TRIAL_S, warm_up_s=0.0))
         self._natives[backend], self._calls_s[backend] = native, call_s
         return {"error": error, "call_s": call_s, "into": native.into is not None}
 
@@ -91,6 +94,13 @@ class Library:
         self._calls_s.clear()
         self._checked = None
         gc.collect()
+
+
+def unsupported(backend: Backend, spec: Spec, op: Op) -> str | None:
+    """Why `_native` cannot do `op` on `spec`, or None."""
+    supports = getattr(backend.operations, "native_supports", backend.unsupported)
+    reason: str | None = supports(spec, op, np.dtype(DTYPE))
+    return reason
 
 
 def _native(problem: Problem, backend: str) -> Native:

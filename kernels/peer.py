@@ -24,6 +24,7 @@ class Native:
     did, and is None where the library cannot. `arrays` shows what either returned as (y,), (dx,) or (dw, db).
     `keeps` is what the library points into without holding it.
     A peer's module offers `native(spec, op, arrays)`; without it, its functions are called on NumPy's arrays.
+    It also offers `native_supports(spec, op, dtype)` where `native` can do more than `supports` says.
     """
 
     fresh: Callable[[], Any]
