@@ -749,9 +749,7 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
     """Tune what is not measured yet, time steps, and print both beside each other."""
     from rich.table import Table
 
-    from kernels.policy import NOISE
     from kernels.threads import pinned_threads, thread_count
-    from trainer.stepping import needs, prove
 
     layers = Table("layer", "batch", "", "choice", "predicted", "realised", box=None, pad_edge=False)
     ratios = ("auto / best", "predicted / realised", "drift")
@@ -761,13 +759,7 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
             for batch_size in batch_sizes:
                 images = min(batch_size, len(data.train_labels))
                 known = _tuned_and_settled(model, images, threads, selection)
-                for _ in range(PROOFS):
-                    proof = prove(model, known, data, images, PROVED_S)
-                    if proof.regret <= 1 + NOISE:
-                        break
-                    # Its steps are evidence, too: let them settle the choice, and look again.
-                    alone = dict.fromkeys(needs(model, images), proof.best_single)
-                    known = _settled_as(known, alone, selection)
+                proof = _proof(model, known, data, images, selection)
                 for each in proof.layers:
                     choice = ", ".join(dict.fromkeys(each.backends))
                     times = _seconds(each.predicted_s), _seconds(each.realised_s)
@@ -795,6 +787,21 @@ def _prove(models: Any, batch_sizes: Any, threads: Any, selection: Path | None, 
         "\nWhole training steps; predicted and realised are sums over convolutions and poolings. Drift says "
         "how many times as long the same calls take as when they were tuned; predictions allow for it."
     )
+
+
+def _proof(model: str, known: Any, data: Any, batch_size: int, selection: Path | None) -> Any:
+    """A proof of the choices; one that loses settles them anew, where that changes any, and is repeated."""
+    from kernels.policy import NOISE
+    from trainer.stepping import prove
+
+    proof = prove(model, known, data, batch_size, PROVED_S)
+    for _ in range(PROOFS - 1):
+        if proof.regret <= 1 + NOISE or proof.alone == proof.chosen:
+            break
+        # Its steps are evidence, too: let them settle the choice, and look again.
+        known = _settled_as(known, proof.alone, selection)
+        proof = prove(model, known, data, batch_size, PROVED_S)
+    return proof
 
 
 def _tuned_and_settled(model: str, batch_size: int, threads: Any, selection: Path | None) -> Any:
