@@ -21,6 +21,10 @@ OURS = "convbench"
 VERSION = 2
 MODES = {"fresh": "fresh outputs", "out": "written into out"}
 BEST = "best peer"
+_COLUMNS = [
+    "layer", "kind", "descriptor", "op", "flops", "least_bytes", "library", "backend", "mode",
+    "median_s", "q1_s", "q3_s", "rounds_s", "calls", "error",
+]  # fmt: skip
 _PEERS = ("torch", "onnxruntime", "openvino", "jax", "scipy")
 
 
@@ -35,7 +39,7 @@ def load(path: Path) -> pd.DataFrame:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["convbench_peers"] != VERSION:
             raise ValueError(f"version {content['convbench_peers']}")
-        return pd.DataFrame(content["rows"])
+        return pd.DataFrame(content["rows"], columns=_COLUMNS)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no comparison with peers; expected a file of `convbench peers`"

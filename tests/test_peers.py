@@ -235,6 +235,14 @@ def test_the_figure(saved, tmp_path) -> None:
     assert not (tmp_path / "none.png").exists()
 
 
+def test_nothing_timed_is_nothing_to_compare(tmp_path) -> None:
+    """All may have been wrong, or skipped."""
+    Comparison(Plan.read(backends="im2col", peers="scipy", threads=1)).save(tmp_path / "none.json")
+    frame = report.load(tmp_path / "none.json")
+    assert report.compared(frame, "forward", "out").empty
+    assert not report.write(frame, tmp_path / "none.png")
+
+
 def test_what_the_figure_shows(saved) -> None:
     """The layers, then the means; hollow where fresh outputs stand in; who won for us."""
     ax = Figure().subplots()
