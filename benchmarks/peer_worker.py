@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-import kernels
 from benchmarks.suites import parse_line
 from kernels import get_backend
 from kernels.forecast import Forecaster
-from kernels.measure import seconds_of
-from kernels.peer import Arrays, Native
+from kernels.peer import Native
 from kernels.problem import Problem
-from kernels.registry import Op
-from kernels.spec import PoolSpec, Spec
+from kernels.registry import Backend, Op
+from kernels.spec import Spec
 from kernels.threads import pinned_threads
 
 SEED = 0
@@ -34,6 +32,8 @@ DTYPE = "float32"
 WARM_UP = 0.2
 """The part of a burst that is not timed: caches and threads wake up. A call as long as a burst needs none."""
 MOST_CALLS = 5000
+PRE_TRIAL_S = 0.03
+"""Seconds of calls that show how fast a backend may be: one that is hopeless is timed no further."""
 
 
 class Library:
@@ -53,7 +53,7 @@ class Library:
         """
         (spec,) = parse_line(layer)
         chosen = get_backend(backend)
-        reason = chosen.unsupported(spec, op, np.dtype(DTYPE))
+        reason = unsupported(chosen, spec, op)
         if reason:
             return {"skipped": reason}
         if limit_s is not None and not hasattr(chosen.operations, "native"):
@@ -68,7 +68,9 @@ class Library:
             if verdict.wrong:
                 return {"wrong": verdict.wrong}
             error = max(error, verdict.error)
-        call_s = min(seconds_of(native.fresh)[0] for _ in range(2))
+        if chosen.peer:
+            self._checked = None  # no other backend in this process will be compared with it
+        call_s = min(_times(native.fresh, PRE_TRIAL_S, warm_up_s=0.0))
         self._natives[backend], self._calls_s[backend] = native, call_s
         return {"error": error, "call_s": call_s, "into": native.into is not None}
 
@@ -94,63 +96,21 @@ class Library:
         gc.collect()
 
 
+def unsupported(backend: Backend, spec: Spec, op: Op) -> str | None:
+    """Why `_native` cannot do `op` on `spec`, or None."""
+    supports = getattr(backend.operations, "native_supports", backend.unsupported)
+    reason: str | None = supports(spec, op, np.dtype(DTYPE))
+    return reason
+
+
 def _native(problem: Problem, backend: str) -> Native:
     """A problem as its library likes it best: for ours, the arguments of a public function."""
     native = getattr(get_backend(backend).operations, "native", None)
     if native is not None:
         found: Native = native(problem.spec, problem.op, problem.arrays)
         return found
-    results = problem.run(backend)
-    call, out = _public_call(problem, backend, results)
-    return Native(call, partial(call, out=out), lambda given: _in_tuple(given, len(results)))
-
-
-def _public_call(problem: Problem, backend: str, results: tuple[np.ndarray, ...]) -> tuple[Any, Any]:
-    """A call of a public function that wants nothing but `out`, and that `out`, made of former results."""
-    spec, op, arrays = problem.spec, problem.op, problem.arrays
-    if isinstance(spec, PoolSpec):
-        return _public_pooling(spec, op, arrays, backend), results[0]
-    geometry: dict[str, Any] = {
-        "stride": spec.stride,
-        "padding": spec.padding,
-        "dilation": spec.dilation,
-        "groups": spec.groups,
-        "backend": backend,
-    }
-    if op == "forward":
-        return partial(kernels.conv2d, arrays["x"], arrays["w"], arrays["b"], **geometry), results[0]
-    w = arrays["w"] if op == "dx" else np.zeros(spec.w_shape, DTYPE)  # for dw, only its shape counts
-    need, out = (("dx",), (results[0], None, None)) if op == "dx" else (("dw", "db"), (None, *results))
-    return partial(kernels.conv2d_backward, arrays["dy"], arrays["x"], w, need=need, **geometry), out
-
-
-def _public_pooling(spec: PoolSpec, op: Op, arrays: Arrays, backend: str) -> Any:
-    window: dict[str, Any] = {
-        "kernel_size": (spec.R, spec.S),
-        "stride": spec.stride,
-        "padding": spec.padding,
-        "ceil_mode": spec.ceil_mode,
-        "backend": backend,
-    }
-    if spec.mode == "avg":
-        window["count_include_pad"] = spec.count_include_pad
-        if op == "forward":
-            return partial(kernels.avg_pool2d, arrays["x"], **window)
-        return partial(kernels.avg_pool2d_backward, arrays["dy"], spec.x_shape, **window)
-    window["dilation"] = spec.dilation
-    if op == "forward":
-        return partial(kernels.max_pool2d, arrays["x"], **window)
-    indices = arrays["indices"]
-    return partial(kernels.max_pool2d_backward, arrays["dy"], arrays["x"], indices=indices, **window)
-
-
-def _in_tuple(given: Any, count: int) -> tuple[np.ndarray, ...]:
-    """One result, or the `count` gradients that were needed."""
-    if isinstance(given, np.ndarray):
-        return (given,)
-    found = tuple(array for array in given if array is not None)
-    assert len(found) == count
-    return found
+    call = problem.call(backend)
+    return Native(call, partial(call, out=problem.as_out(problem.run(backend))), problem.shown)
 
 
 def _times(call: Callable[[], Any], seconds: float, warm_up_s: float) -> list[float]:

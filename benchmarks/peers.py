@@ -27,7 +27,7 @@ from kernels.registry import Op, ops_of
 from kernels.spec import Spec
 from kernels.threads import pinned_threads
 
-VERSION = 1
+VERSION = 2
 SUITE = "peers"
 OURS = "convbench"
 ROUNDS = 7
@@ -69,7 +69,7 @@ class Plan:
         seconds: float | None = None,
     ) -> Plan:
         """From the command line's words; None or empty takes the default. Raises ValueError."""
-        ours = Options.read(suites or (SUITE,), backends, None, ops or "forward", None, threads)
+        ours = Options.read(suites or (SUITE,), backends, None, ops, None, threads)
         for name in ours.backends:
             if get_backend(name).peer:
                 raise ValueError(f"--backends has {name!r}, which is a peer; expected it in --peers")
@@ -156,7 +156,7 @@ class _Case:
             "flops": layer.flops,
             "least_bytes": layer.least_bytes("float32"),
         }
-        self.samples_s: dict[tuple[str, str, Mode], list[float]] = {}
+        self.rounds_s: dict[tuple[str, str, Mode], list[list[float]]] = {}
 
     def run(self) -> None:
         """Prepare all, let them take turns, and keep what came of it."""
@@ -171,14 +171,14 @@ class _Case:
             for (library, backend), answer in ready.items()
             if mode == "fresh" or answer["into"]
         ]
-        self.samples_s = {entry: [] for entry in entries}
+        self.rounds_s = {entry: [] for entry in entries}
         for number in range(ROUNDS):
             # Each round begins with another one: nobody always comes after the same neighbour's heat.
             turn = number % max(1, len(entries))
             for entry in (*entries[turn:], *entries[:turn]):
                 self._burst(*entry)
-        for entry, samples in self.samples_s.items():
-            self._keep(*entry, samples, ready[entry[:2]]["error"])
+        for entry, rounds in self.rounds_s.items():
+            self._keep(*entry, rounds, ready[entry[:2]]["error"])
         for ask in self.asked.values():
             ask(do="forget")
 
@@ -225,9 +225,23 @@ class _Case:
             raise ValueError(
                 f"{library} failed on {self.facts['layer']}, after it was checked: {times['wrong']}"
             )
-        self.samples_s[library, backend, mode].extend(times)
+        self.rounds_s[library, backend, mode].append(times)
 
-    def _keep(self, library: str, backend: str, mode: Mode, samples: list[float], error: float) -> None:
-        q1, median, q3 = np.quantile(samples, [0.25, 0.5, 0.75]).tolist()
-        row = {**self.facts, "library": library, "backend": backend, "mode": mode, "median_s": median}
-        self.comparison.rows.append({**row, "q1_s": q1, "q3_s": q3, "calls": len(samples), "error": error})
+    def _keep(self, library: str, backend: str, mode: Mode, rounds: list[list[float]], error: float) -> None:
+        """The median of each round, within which ratios are taken, and their quartiles."""
+        medians = [float(np.median(each)) for each in rounds]
+        q1, median, q3 = np.quantile(medians, [0.25, 0.5, 0.75]).tolist()
+        self.comparison.rows.append(
+            {
+                **self.facts,
+                "library": library,
+                "backend": backend,
+                "mode": mode,
+                "median_s": median,
+                "q1_s": q1,
+                "q3_s": q3,
+                "rounds_s": medians,
+                "calls": sum(map(len, rounds)),
+                "error": error,
+            }
+        )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernels.arrays import flat_position, pad, windows, winning_tap
+from kernels.registry import Op
 from kernels.spec import PoolSpec, Spec
 
 Arrays = Mapping[str, np.ndarray]
@@ -23,6 +24,7 @@ class Native:
     did, and is None where the library cannot. `arrays` shows what either returned as (y,), (dx,) or (dw, db).
     `keeps` is what the library points into without holding it.
     A peer's module offers `native(spec, op, arrays)`; without it, its functions are called on NumPy's arrays.
+    It also offers `native_supports(spec, op, dtype)` where `native` can do more than `supports` says.
     """
 
     fresh: Callable[[], Any]
@@ -31,9 +33,13 @@ class Native:
     keeps: Any = None
 
 
-def lacking(*arguments: object) -> None:
-    """An operation that the library does not have; `supports` has said so."""
-    raise NotImplementedError("expected `supports` to be asked first")
+def lacking(library: str) -> Callable[..., None]:
+    """In place of an operation that `library` does not have, as its `supports` says; raises ValueError."""
+
+    def operation(*arguments: object) -> None:
+        raise ValueError(f"{library} does not have this operation; expected one that `supports` lets pass")
+
+    return operation
 
 
 def first_gap(gaps: Mapping[str, bool]) -> str | None:
@@ -51,14 +57,32 @@ def overhangs(spec: PoolSpec) -> bool:
     return spec.rows.extent > spec.rows.padded or spec.cols.extent > spec.cols.padded
 
 
-def ordinary(x: np.ndarray) -> bool:
-    """Whether x has neither NaN nor -inf, of which runtimes for inference make the lowest finite number."""
-    return bool(np.isfinite(x.min()))
+def inference_gap(library: str, spec: Spec, op: Op, dtype: np.dtype) -> str | None:
+    """Why not, for a runtime for inference: it goes forward in float32, and pools as ONNX says."""
+    gaps = {
+        f"{library} is for inference, it has no gradients": op != "forward",
+        f"{library} computes in float32 here": dtype != np.float32,
+    }
+    if isinstance(spec, PoolSpec):
+        over = max(spec.padding[0]) >= spec.R or max(spec.padding[1]) >= spec.S
+        gaps[f"{library} rounds another way in ceil_mode"] = overhangs(spec)
+        gaps[f"{library} pads by less than a window, dilation not counted"] = over
+    return first_gap(gaps)
 
 
-def max_by_numpy(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
-    """Fill `y` with the maximum of each window, where a library cannot."""
-    windows(spec, pad(spec, x, -np.inf)).max(axis=(-2, -1), out=y)
+def max_pool(
+    by_library: Callable[[], None], spec: PoolSpec, x: np.ndarray, y: np.ndarray, indices: np.ndarray | None
+) -> None:
+    """Fill `y` `by_library`, or by NumPy where x holds NaN or -inf; the maxima's places by NumPy.
+
+    Runtimes for inference make the lowest finite number of both.
+    """
+    if np.isfinite(x.min()):
+        by_library()
+    else:
+        windows(spec, pad(spec, x, -np.inf)).max(axis=(-2, -1), out=y)
+    if indices is not None:
+        find_maxima(spec, x, indices)
 
 
 def find_maxima(spec: PoolSpec, x: np.ndarray, indices: np.ndarray) -> None:

@@ -8,7 +8,7 @@ use: it gets fewer by restricting the process to fewer cores before the first ca
 from __future__ import annotations
 
 import importlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,24 @@ _CPU = jax.devices("cpu")[0]
 
 def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
     """float32; max pooling's gradient goes to the maxima that XLA finds itself, not to given indices."""
-    is_max = isinstance(spec, PoolSpec) and spec.mode == "max"
+    return native_supports(spec, op, dtype) or first_gap(
+        {"JAX takes no indices of maxima": op == "dx" and _is_max(spec)}
+    )
+
+
+def native_supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
+    """As `supports`, and the gradient of max pooling, which finds the maxima of x again."""
+    dilated = spec.dilation != (1, 1)
     return first_gap(
         {
             "JAX computes in float32 unless a whole process asks for more": dtype != np.float32,
-            "JAX takes no indices of maxima": op == "dx" and is_max,
+            "JAX has no gradient of dilated max pooling": op == "dx" and _is_max(spec) and dilated,
         }
     )
+
+
+def _is_max(spec: Spec) -> bool:
+    return isinstance(spec, PoolSpec) and spec.mode == "max"
 
 
 def _put(array: np.ndarray) -> Any:
@@ -68,6 +79,10 @@ def _reduce(spec: PoolSpec, x: Any, first: float, combine: Any) -> Any:
     )
 
 
+def _maximum(spec: PoolSpec, x: Any) -> Any:
+    return _reduce(spec, x, -np.inf, jax.lax.max)
+
+
 def _average(spec: PoolSpec, x: Any) -> Any:
     return _reduce(spec, x, 0.0, jax.lax.add) / spec.divisors.astype(np.float32)
 
@@ -76,11 +91,11 @@ def _average(spec: PoolSpec, x: Any) -> Any:
 def _compiled(spec: Spec, what: str) -> Any:
     """The function of one layer and operation."""
     if isinstance(spec, PoolSpec):
-        if what == "dx":
-            return jax.jit(lambda dy: _vjp(lambda x: _average(spec, x), spec.x_shape, dy))
+        if what == "forward":
+            return jax.jit(partial(_average if spec.mode == "avg" else _maximum, spec))
         if spec.mode == "avg":
-            return jax.jit(lambda x: _average(spec, x))
-        return jax.jit(lambda x: _reduce(spec, x, -np.inf, jax.lax.max))
+            return jax.jit(lambda dy: _vjp(partial(_average, spec), spec.x_shape, dy))
+        return jax.jit(lambda dy, x: jax.vjp(partial(_maximum, spec), x)[1](dy)[0])
     if what == "dx":
         return jax.jit(lambda dy, w: _vjp(lambda x: _convolve(spec, x, w), spec.x_shape, dy))
     if what == "dw":
@@ -129,7 +144,7 @@ def max_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray, indices: np.n
         find_maxima(spec, x, indices)
 
 
-max_pool_dx = lacking
+max_pool_dx = lacking("JAX")
 
 
 def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
@@ -144,7 +159,7 @@ def avg_pool_dx(spec: PoolSpec, dy: np.ndarray, dx: np.ndarray) -> None:
 
 def native(spec: Spec, op: Op, arrays: Arrays) -> Native:
     """Arrays of JAX never change: results are always new ones."""
-    names = {"forward": ("x", "w", "b"), "dx": ("dy", "w"), "dw": ("dy", "x")}[op]
+    names = {"forward": ("x", "w", "b"), "dx": ("dy", "x" if _is_max(spec) else "w"), "dw": ("dy", "x")}[op]
     given = [_put(arrays[name]) for name in names if name in arrays]
     function = _compiled(spec, "dw, db" if op == "dw" else op)
 

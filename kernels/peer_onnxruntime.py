@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.peer import Arrays, Native, find_maxima, first_gap, lacking, max_by_numpy, ordinary, overhangs
+from kernels.peer import Arrays, Native, inference_gap, lacking, max_pool
 from kernels.registry import Op
 from kernels.spec import ConvSpec, PoolSpec, Spec
 from kernels.threads import active
@@ -24,16 +24,8 @@ _OPSET, _IR = 19, 9
 
 
 def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
-    """Forward in float32; of pooling, what ONNX and PyTorch mean the same by."""
-    gaps = {
-        "ONNX Runtime is for inference, it has no gradients": op != "forward",
-        "ONNX Runtime convolves in float32 only": dtype != np.float32,
-    }
-    if isinstance(spec, PoolSpec):
-        over = max(spec.padding[0]) >= spec.R or max(spec.padding[1]) >= spec.S
-        gaps["ONNX rounds another way in ceil_mode"] = overhangs(spec)
-        gaps["ONNX Runtime pads by less than a window, dilation not counted"] = over
-    return first_gap(gaps)
+    """Forward in float32; of pooling, what ONNX Runtime and PyTorch mean the same by."""
+    return inference_gap("ONNX Runtime", spec, op, dtype)
 
 
 def _node(spec: Spec, inputs: list[str]) -> Any:
@@ -101,12 +93,7 @@ def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
 
 def max_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray, indices: np.ndarray | None) -> None:
     """y by MaxPool, of ordinary numbers; the maxima's places by NumPy."""
-    if ordinary(x):
-        _run(spec, {"x": x}, y)
-    else:
-        max_by_numpy(spec, x, y)
-    if indices is not None:
-        find_maxima(spec, x, indices)
+    max_pool(lambda: _run(spec, {"x": x}, y), spec, x, y, indices)
 
 
 def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
@@ -114,7 +101,7 @@ def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
     _run(spec, {"x": x}, y)
 
 
-conv_dx = conv_dw = conv_db = max_pool_dx = avg_pool_dx = lacking
+conv_dx = conv_dw = conv_db = max_pool_dx = avg_pool_dx = lacking("ONNX Runtime")
 
 
 def native(spec: Spec, op: Op, arrays: Arrays) -> Native:

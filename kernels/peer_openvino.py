@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kernels.arrays import grouped
-from kernels.peer import Arrays, Native, find_maxima, first_gap, lacking, max_by_numpy, ordinary, overhangs
+from kernels.peer import Arrays, Native, inference_gap, lacking, max_pool
 from kernels.registry import Op
 from kernels.spec import ConvSpec, PoolSpec, Spec
 from kernels.threads import active
@@ -24,15 +24,7 @@ ops: Any = importlib.import_module("openvino.opset13")
 
 def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
     """Forward in float32; of pooling, what OpenVINO and PyTorch mean the same by."""
-    gaps = {
-        "OpenVINO is for inference, it has no gradients": op != "forward",
-        "OpenVINO computes in float32 here": dtype != np.float32,
-    }
-    if isinstance(spec, PoolSpec):
-        over = max(spec.padding[0]) >= spec.R or max(spec.padding[1]) >= spec.S
-        gaps["OpenVINO rounds another way in ceil_mode"] = overhangs(spec)
-        gaps["OpenVINO pads by less than a window, dilation not counted"] = over
-    return first_gap(gaps)
+    return inference_gap("OpenVINO", spec, op, dtype)
 
 
 def _layer(spec: Spec, x: Any, w: Any = None) -> Any:
@@ -115,12 +107,7 @@ def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
 
 def max_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray, indices: np.ndarray | None) -> None:
     """y by MaxPool, of ordinary numbers; the maxima's places by NumPy."""
-    if ordinary(x):
-        _run(spec, [x], y)
-    else:
-        max_by_numpy(spec, x, y)
-    if indices is not None:
-        find_maxima(spec, x, indices)
+    max_pool(lambda: _run(spec, [x], y), spec, x, y, indices)
 
 
 def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
@@ -128,7 +115,7 @@ def avg_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray) -> None:
     _run(spec, [x], y)
 
 
-conv_dx = conv_dw = conv_db = max_pool_dx = avg_pool_dx = lacking
+conv_dx = conv_dw = conv_db = max_pool_dx = avg_pool_dx = lacking("OpenVINO")
 
 
 def native(spec: Spec, op: Op, arrays: Arrays) -> Native:

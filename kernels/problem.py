@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,39 +97,31 @@ class Problem:
     def dtype(self) -> np.dtype:
         return self.arrays["x"].dtype
 
+    def call(self, backend: str) -> Callable[..., Any]:
+        """The public function on this data: it wants nothing but `out`, and `shown` shows what it returns."""
+        if isinstance(self.spec, ConvSpec):
+            return _conv_call(self.spec, self.op, self.arrays, backend)
+        return _pool_call(self.spec, self.op, self.arrays, backend, self.with_indices)
+
+    def as_out(self, results: tuple[np.ndarray, ...]) -> Any:
+        """The results of a run as the `out` of `call`, to be written to again."""
+        if isinstance(self.spec, PoolSpec):
+            return results if self.with_indices else results[0]
+        if self.spec.is_1d:
+            results = tuple(map(_without_height, results))
+        return {"forward": results[0], "dx": (results[0], None, None), "dw": (None, *results)}[self.op]
+
+    def shown(self, returned: Any) -> tuple[np.ndarray, ...]:
+        """What `call` returned as (y,), (y, indices), (dx,) or (dw, db), in the shapes of the spec."""
+        arrays = (returned,) if isinstance(returned, np.ndarray) else returned
+        return tuple(array[:, :, None] if array.ndim == 3 else array for array in arrays if array is not None)
+
     def run(self, backend: str, out: tuple[np.ndarray, ...] | None = None) -> tuple[np.ndarray, ...]:
         """Compute by the public functions, into the `out` of a run before if given.
 
         Returns (y,), (y, indices), (dx,) or (dw, db).
         """
-        spec, arrays = self.spec, self.arrays
-        if isinstance(spec, ConvSpec):
-            return _run_conv(spec, self.op, arrays, backend, out)
-        into = None if out is None else out[0]
-        window: dict[str, Any] = {
-            "kernel_size": (spec.R, spec.S),
-            "stride": spec.stride,
-            "padding": spec.padding,
-            "ceil_mode": spec.ceil_mode,
-            "backend": backend,
-        }
-        if spec.mode == "max":
-            window["dilation"] = spec.dilation
-            if self.with_indices:
-                y, indices = functional.max_pool2d(arrays["x"], **window, return_indices=True, out=out)
-                return y, indices
-            if self.op == "forward":
-                return (functional.max_pool2d(arrays["x"], **window, out=into),)
-            indices = arrays["indices"]
-            return (
-                functional.max_pool2d_backward(
-                    arrays["dy"], arrays["x"], indices=indices, **window, out=into
-                ),
-            )
-        window["count_include_pad"] = spec.count_include_pad
-        if self.op == "forward":
-            return (functional.avg_pool2d(arrays["x"], **window, out=into),)
-        return (functional.avg_pool2d_backward(arrays["dy"], spec.x_shape, **window, out=into),)
+        return self.shown(self.call(backend)(out=None if out is None else self.as_out(out)))
 
     @lazy
     def reference(self) -> tuple[np.ndarray, ...]:
@@ -193,45 +186,55 @@ def _terms(spec: Spec, op: Op) -> int:
     return (spec.C if op == "forward" else spec.K) // spec.groups * spec.R * spec.S + 1
 
 
-def _run_conv(
-    spec: ConvSpec,
-    op: Op,
-    arrays: Mapping[str, np.ndarray],
-    backend: str,
-    out: tuple[np.ndarray, ...] | None,
-) -> tuple[np.ndarray, ...]:
-    if out is not None and spec.is_1d:
-        out = tuple(array if array.ndim == 1 else array[:, :, 0] for array in out)
-    if spec.is_1d:
-        geometry: dict[str, Any] = {
-            "stride": spec.stride[1],
-            "padding": spec.padding[1],
-            "dilation": spec.dilation[1],
-        }
-        arrays = {name: array if name == "b" else array[:, :, 0] for name, array in arrays.items()}
-        forward: Any = functional.conv1d
-        backward: Any = functional.conv1d_backward
-        w_shape: tuple[int, ...] = spec.w_shape[:2] + spec.w_shape[3:]
-    else:
-        geometry = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation}
-        forward, backward = functional.conv2d, functional.conv2d_backward
-        w_shape = spec.w_shape
-    if op == "forward":
-        y_out = None if out is None else out[0]
-        y = forward(
-            arrays["x"], arrays["w"], arrays["b"], **geometry, groups=spec.groups, backend=backend, out=y_out
-        )
-        return (y.reshape(spec.y_shape),)
+def _conv_call(spec: ConvSpec, op: Op, arrays: Mapping[str, np.ndarray], backend: str) -> Callable[..., Any]:
+    """`conv2d`, `conv1d` or their gradients on `arrays`."""
+    geometry: dict[str, Any] = {
+        "stride": spec.stride,
+        "padding": spec.padding,
+        "dilation": spec.dilation,
+    }
+    forward: Any = functional.conv2d
+    backward: Any = functional.conv2d_backward
     # dw needs no weights, only their shape.
-    w = arrays["w"] if op == "dx" else np.broadcast_to(arrays["x"].dtype.type(0), w_shape)
+    w = arrays["w"] if op != "dw" else np.broadcast_to(arrays["x"].dtype.type(0), spec.w_shape)
+    arrays = {**arrays, "w": w}
+    if spec.is_1d:
+        geometry = {name: along_width for name, (_, along_width) in geometry.items()}
+        forward, backward = functional.conv1d, functional.conv1d_backward
+        arrays = {name: _without_height(array) for name, array in arrays.items()}
+    geometry |= {"groups": spec.groups, "backend": backend}
+    if op == "forward":
+        return partial(forward, arrays["x"], arrays["w"], arrays["b"], **geometry)
     need = ("dx",) if op == "dx" else ("dw", "db")
-    into = None if out is None else (out[0], None, None) if op == "dx" else (None, *out)
-    gradients = backward(
-        arrays["dy"], arrays["x"], w, **geometry, groups=spec.groups, backend=backend, need=need, out=into
-    )
-    if op == "dx":
-        return (gradients.dx.reshape(spec.x_shape),)
-    return gradients.dw.reshape(spec.w_shape), gradients.db
+    return partial(backward, arrays["dy"], arrays["x"], arrays["w"], **geometry, need=need)
+
+
+def _without_height(array: np.ndarray) -> np.ndarray:
+    """An array of a convolution of height 1 as 1-D functions know it; a bias is as it is."""
+    return array if array.ndim == 1 else array[:, :, 0]
+
+
+def _pool_call(
+    spec: PoolSpec, op: Op, arrays: Mapping[str, np.ndarray], backend: str, with_indices: bool
+) -> Callable[..., Any]:
+    """`max_pool2d`, `avg_pool2d` or their gradients on `arrays`."""
+    window: dict[str, Any] = {
+        "kernel_size": (spec.R, spec.S),
+        "stride": spec.stride,
+        "padding": spec.padding,
+        "ceil_mode": spec.ceil_mode,
+        "backend": backend,
+    }
+    if spec.mode == "avg":
+        window["count_include_pad"] = spec.count_include_pad
+        if op == "forward":
+            return partial(functional.avg_pool2d, arrays["x"], **window)
+        return partial(functional.avg_pool2d_backward, arrays["dy"], spec.x_shape, **window)
+    window["dilation"] = spec.dilation
+    if op == "forward":
+        return partial(functional.max_pool2d, arrays["x"], **window, return_indices=with_indices)
+    indices = arrays["indices"]
+    return partial(functional.max_pool2d_backward, arrays["dy"], arrays["x"], **window, indices=indices)
 
 
 def _reference(spec: Spec, op: Op, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:

@@ -151,7 +151,8 @@ def available_backends() -> tuple[str, ...]:
 
 def own_backends() -> tuple[str, ...]:
     """The names of those that can be used here and are no peers: what is meant unless others are named."""
-    return tuple(name for name in available_backends() if not _BACKENDS[name].peer)
+    # `peer` comes first: to look for a library that is missing takes time.
+    return tuple(name for name, backend in _BACKENDS.items() if not (backend.peer or backend.unavailable))
 
 
 def get_backend(name: str) -> Backend:

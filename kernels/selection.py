@@ -100,36 +100,35 @@ class Selection:
 
     def decision(self, key: Key) -> Decision:
         """What the candidates of an entry come to, those that can be used here; peers are none."""
-        usable = {name: each for name, each in self.entries[key].items() if name in own_backends()}
+        own = own_backends()
+        usable = {name: each for name, each in self.entries[key].items() if name in own}
         return decide(usable, PREFERENCE, self.memory_limit)
 
     def choose(self, key: Key) -> Choice | None:
         """What is forced, settled or measured, here or at the nearest batch; else predicted; else None."""
         forced = self.forced.get(key.layer)
-        if forced in available_backends():
+        if forced and forced in available_backends():
             return Choice(forced, "forced")
-        measured = [near for near in self._batches.get(key.layer, ()) if self.decision(near).choice]
+        decisions = {near: self.decision(near) for near in self._batches.get(key.layer, ())}
+        measured = [near for near, decision in decisions.items() if decision.choice]
         if measured:
             nearest = min(measured, key=lambda near: abs(math.log(near.spec.N / max(1, key.spec.N))))
             where = "" if nearest.spec == key.spec else f" at batch {nearest.spec.N}"
-            ranked = self.decision(nearest).ranked
+            ranked = decisions[nearest].ranked
             if (settled := self.settled.get(nearest)) in ranked:
                 return Choice(settled, f"settled by whole steps{where}")
             return Choice(ranked[0], f"measured{where}")
         return self._predicted(key)
 
     def _predicted(self, key: Key) -> Choice | None:
-        predictions = {
-            name: seconds for name in PREFERENCE if (seconds := self.predict(key, name)) is not None
-        }
+        usable = [name for name in PREFERENCE if not get_backend(name).unavailable]
+        predictions = {name: seconds for name in usable if (seconds := self.predict(key, name)) is not None}
         if len(predictions) < 2:
             return None
         return Choice(min(predictions, key=predictions.__getitem__), "predicted from other layers")
 
     def predict(self, key: Key, backend: str) -> float | None:
         """Seconds of a call by the cost model of `backend`, fitted to the other layers; None without one."""
-        if backend not in available_backends() or get_backend(backend).unavailable:
-            return None
         return self._model(key, backend).predict(key.spec)
 
     def _model(self, key: Key, backend: str) -> CostModel:

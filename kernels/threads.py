@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 from threadpoolctl import threadpool_limits
 
-from kernels.registry import available_backends
+from kernels.registry import get_backend
 
 
 def usable_cores() -> int:
@@ -49,7 +49,7 @@ def pinned_threads(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _numba_threads(threads: int) -> Iterator[None]:
-    if "numba" not in available_backends():
+    if get_backend("numba").unavailable:
         yield
         return
     import numba

@@ -9,6 +9,7 @@ as fast as it will ever be in use. Results go to buffers that are reused, as in 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -69,7 +70,7 @@ def tune(
     keys = keys_of(specs, ops, dtype, count)
     known = selection.load(file)
     tuner = _Tuner()
-    start = time.perf_counter()
+    end = math.inf if max_seconds is None else time.perf_counter() + max_seconds
     missing = {
         key: [name for name in names if again or not _holds(known.entries.get(key, {}).get(name), name)]
         for key in keys
@@ -78,9 +79,11 @@ def tune(
     done = len(keys) - len(wanted)
     with pinned_threads(count), sharing_cores():
         for lap in _laps(wanted):
+            if time.perf_counter() >= end:
+                break
             contest = _Contest(tuner)
             for key in lap:
-                if max_seconds is not None and time.perf_counter() - start >= max_seconds:
+                if time.perf_counter() >= end:
                     break
                 progress(done, len(keys), str(key))
                 contest.enter(key, missing[key])
@@ -140,6 +143,20 @@ class _Tuner:
         return measured, results
 
 
+class _Problems:
+    """The problems of layers, with the same data for all operations of one."""
+
+    def __init__(self) -> None:
+        self._layers: dict[tuple[Spec, str], dict[Op, Problem]] = {}
+
+    def of(self, key: Key) -> Problem:
+        """The problem of `key`."""
+        layer = key.spec, key.dtype
+        if layer not in self._layers:
+            self._layers[layer] = Problem.of_training(*layer)
+        return self._layers[layer][key.op]
+
+
 @dataclass
 class _Entry:
     """A problem in the race: its candidates' samples, and the buffers that all of them write to."""
@@ -168,15 +185,13 @@ class _Contest:
 
     def __init__(self, tuner: _Tuner) -> None:
         self.tuner = tuner
-        self.layers: dict[Spec, dict[Op, Problem]] = {}
+        self.problems = _Problems()
         self.found: dict[Key, dict[str, Measured]] = {}
         self.entries: dict[Key, _Entry] = {}
 
     def enter(self, key: Key, names: Sequence[str]) -> None:
         """Check the candidates of `key`; who is right, and not predicted to be hopeless, will race."""
-        if key.spec not in self.layers:
-            self.layers[key.spec] = Problem.of_training(key.spec, key.dtype)
-        problem = self.layers[key.spec][key.op]
+        problem = self.problems.of(key)
         found = self.found[key] = {}
         fastest_s = float("inf")
         for name in sorted(names, key=_place):
@@ -221,11 +236,9 @@ class Laps:
     def __init__(self, chosen: Mapping[Key, str]) -> None:
         self._chosen = chosen
         self._entries: dict[Key, _Entry] = {}
-        layers: dict[Spec, dict[Op, Problem]] = {}
+        problems = _Problems()
         for key, name in chosen.items():
-            if key.spec not in layers:
-                layers[key.spec] = Problem.of_training(key.spec, key.dtype)
-            problem = layers[key.spec][key.op]
+            problem = problems.of(key)
             self._entries[key] = _Entry(problem, problem.run(name), {name: []})
 
     def run(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli import convbench_run
+from matplotlib.figure import Figure
 
 import kernels
 from benchmarks import peer_worker
@@ -42,7 +43,7 @@ def suite(tmp_path: Path) -> str:
 def test_what_is_timed_is_what_the_backend_computes(backend, layer) -> None:
     """In a library's own tensors too, with new outputs and with those of the call before."""
     for op in ops_of(layer):
-        if kernels.get_backend(backend).unsupported(layer, op, np.dtype(np.float32)):
+        if peer_worker.unsupported(kernels.get_backend(backend), layer, op):
             continue
         problem = Problem.random(layer, op)
         native = peer_worker._native(problem, backend)
@@ -86,10 +87,10 @@ def test_a_library_says_why_not(monkeypatch) -> None:
 def test_the_default_plan() -> None:
     plan = Plan.read()
     assert plan.suites == ("peers",)
-    assert plan.ops == ("forward",)
+    assert plan.ops == ("forward", "dx", "dw")
     assert plan.backends == kernels.own_backends()
     assert plan.peers == tuple(PEERS)
-    assert len(plan.cases()) == 29
+    assert len(plan.cases()) == 17 * 3 + 12 * 2
 
 
 @pytest.mark.parametrize(
@@ -119,14 +120,13 @@ def test_a_comparison_on_the_command_line(tmp_path, suite) -> None:
     done = convbench_run(tmp_path, "peers", *arguments, "--seconds", str(SECONDS), "--out", "mine.json")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    headings = [line for line in lines if line.startswith("forward, ")]
-    assert [line.partition(":")[0] for line in headings] == [
-        "forward, fresh outputs",
-        "forward, written into out",
-    ]
+    headings = [line.partition(":")[0] for line in lines if "microseconds" in line]
+    assert headings == ["forward, fresh outputs", "forward, written into out"]
     row = next(line for line in lines if line.startswith("tiny:conv")).split()
     assert row[1] in ("im2col", "window")
-    assert "skipped scipy, scipy.signal has no pooling: forward tiny:pool" in lines
+    assert sum(line.startswith("geometric mean, convolution ") for line in lines) == 2
+    assert "skipped scipy, scipy.signal has no pooling: forward tiny:pool, dx tiny:pool" in lines
+    assert "skipped scipy, scipy.signal has no gradients: dx tiny:conv, dw tiny:conv" in lines
     assert lines[-1] == "results: mine.json, mine.png"
     assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((tmp_path / "mine.json").read_text())
@@ -136,6 +136,9 @@ def test_a_comparison_on_the_command_line(tmp_path, suite) -> None:
     frame = report.load(tmp_path / "mine.json")
     assert set(frame["library"]) == {OURS, "scipy"}
     assert set(frame["mode"]) == {"fresh", "out"}
+    by_kind = frame.groupby("kind")["op"].agg(set).to_dict()
+    assert by_kind == {"conv2d": {"forward", "dx", "dw"}, "avg_pool2d": {"forward", "dx"}}
+    assert all(len(rounds) == 7 for rounds in frame["rounds_s"])
     assert (frame["q1_s"] <= frame["median_s"]).all()
     assert (frame["median_s"] <= frame["q3_s"]).all()
     assert (frame["calls"] >= 7).all()
@@ -170,9 +173,22 @@ def saved(tmp_path) -> pd.DataFrame:
     ]
     comparison = Comparison(Plan.read(backends="im2col", peers="scipy", threads=1))
     for layer, library, backend, mode, seconds in medians:
-        times = {"median_s": seconds, "q1_s": seconds, "q3_s": seconds, "calls": 1, "error": 0.0}
+        rounds = [seconds * drift for drift in (1.0, 3.0, 2.0)]  # what all have in common, ratios do not show
         comparison.rows.append(
-            {"layer": layer, "op": "forward", "library": library, "backend": backend, "mode": mode, **times}
+            {
+                "layer": layer,
+                "kind": "conv2d" if layer == "a" else "max_pool2d",
+                "op": "forward",
+                "library": library,
+                "backend": backend,
+                "mode": mode,
+                "rounds_s": rounds,
+                "q1_s": 1.5 * seconds,
+                "median_s": 2 * seconds,
+                "q3_s": 2.5 * seconds,
+                "calls": 3,
+                "error": 0.0,
+            }
         )
     comparison.save(tmp_path / "saved.json")
     return report.load(tmp_path / "saved.json")
@@ -180,17 +196,35 @@ def saved(tmp_path) -> pd.DataFrame:
 
 def test_ratios(saved) -> None:
     """Against the best of ours on each layer; a peer that is missing somewhere counts where it is."""
-    fresh = report.ratios(saved, "forward", "fresh")
+    rows = report.compared(saved, "forward", "fresh")
+    assert not rows["instead"].any()
+    assert (rows["q1"] == rows["q3"]).all()
+    fresh = report.ratios(rows)
     assert list(fresh.columns) == ["torch", "jax", "best peer"]
     assert fresh.loc["a"].tolist() == [2.0, 0.5, 0.5]
     assert fresh.loc["b"].dropna().tolist() == [8.0, 8.0]
-    assert report.means(fresh) == pytest.approx({"torch": 4.0, "jax": 0.5, "best peer": 2.0})
-    out = report.ratios(saved, "forward", "out")
-    assert list(out.columns) == ["torch", "best peer"]
-    assert out.loc["a"].tolist() == [4.0, 4.0]
-    assert report.ratios(saved, "dx", "fresh").empty
+    assert report.compared(saved, "dx", "fresh").empty
     winners = report.best(saved, "forward", "fresh")
     assert winners[winners["library"] == OURS]["backend"].tolist() == ["numba", "im2col"]
+
+
+def test_geometric_means_are_of_a_family(saved) -> None:
+    saved["kind"] = "conv2d"
+    rows = report.compared(saved, "forward", "fresh")
+    (mean,) = report.means(rows).to_dict("records")
+    assert mean == pytest.approx({"torch": 4.0, "jax": 0.5, "best peer": 2.0})
+    saved.loc[saved["layer"] == "b", "kind"] = "avg_pool2d"
+    means = report.means(report.compared(saved, "forward", "fresh"))
+    assert means["best peer"].to_dict() == pytest.approx({"convolution": 0.5, "pooling": 8.0})
+
+
+def test_a_peer_without_out_takes_part_with_fresh_outputs(saved) -> None:
+    """Not so ours: where it has no `out`, there is nothing to compare."""
+    rows = report.compared(saved, "forward", "out")
+    assert dict(zip(rows["library"], rows["instead"], strict=True)) == {"torch": False, "jax": True}
+    assert set(rows["ours"]) == {"im2col"}
+    assert report.ratios(rows).loc["a"].tolist() == [4.0, 1.0, 1.0]
+    assert list(report.ratios(rows).index) == ["a"]
 
 
 def test_the_figure(saved, tmp_path) -> None:
@@ -199,6 +233,24 @@ def test_the_figure(saved, tmp_path) -> None:
     ours = saved[saved["library"] == OURS]
     assert not report.write(ours, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_nothing_timed_is_nothing_to_compare(tmp_path) -> None:
+    """All may have been wrong, or skipped."""
+    Comparison(Plan.read(backends="im2col", peers="scipy", threads=1)).save(tmp_path / "none.json")
+    frame = report.load(tmp_path / "none.json")
+    assert report.compared(frame, "forward", "out").empty
+    assert not report.write(frame, tmp_path / "none.png")
+
+
+def test_what_the_figure_shows(saved) -> None:
+    """The layers, then the means; hollow where fresh outputs stand in; who won for us."""
+    ax = Figure().subplots()
+    report.draw(ax, report.compared(saved, "forward", "out"))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "mean, convolution"]
+    assert [text.get_text() for text in ax.texts] == ["im2col"]
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in hollow] == [[1.0]]
 
 
 def test_other_files_are_refused(tmp_path) -> None:

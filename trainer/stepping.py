@@ -8,6 +8,7 @@ layers disturb each other (the threads of two libraries, say), that settles the 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from kernels import own_backends
 from kernels.registry import Op, ops_of
-from kernels.selection import Choice, Key, Selection
+from kernels.selection import Key, Selection
 from kernels.threads import active, sharing_cores
 from kernels.tuning import Laps
 from trainer.data import Data
@@ -64,11 +65,13 @@ class LayerTime:
 class Proof:
     """A tuned network's layers, and the seconds of its steps with "auto" and with each backend alone.
 
-    `predicted_only` holds those that were too slow to be timed. Between tuning and proof the machine may have
-    become faster or slower; `drift` says how much, and the prediction allows for it.
+    `chosen` holds what "auto" is, for each operation of a step; `predicted_only` those that were too slow to
+    be timed. Between tuning and proof the machine may have become faster or slower; `drift` says how much,
+    and the prediction allows for it.
     """
 
     layers: tuple[LayerTime, ...]
+    chosen: dict[Key, str]
     steps: dict[str, StepTimes]
     predicted_only: dict[str, float]
 
@@ -98,10 +101,10 @@ class Proof:
         """The step time of "auto" over that of the best single backend."""
         return _ratio(self.steps["auto"], self.steps[self.best_single])
 
-
-def needs(name: str, batch_size: int) -> list[Key]:
-    """The operations of a training step of the network."""
-    return list(_needed(build_model(name), batch_size).values())
+    @property
+    def alone(self) -> dict[Key, str]:
+        """What would be chosen if the best single backend settled it."""
+        return dict.fromkeys(self.chosen, self.best_single)
 
 
 def prove(name: str, selection: Selection, data: Data, batch_size: int, seconds: float) -> Proof:
@@ -111,18 +114,19 @@ def prove(name: str, selection: Selection, data: Data, batch_size: int, seconds:
     batch size.
     """
     x, labels = data.train_images[:batch_size], data.train_labels[:batch_size]
-    expected = _Expected.of(build_model(name), selection, len(labels))
+    auto = build_model(name)
+    expected = _Expected.of(auto, selection, len(labels))
     timed = expected.worth_timing()
-    models = {"auto": build_model(name), **{backend: build_model(name, backend) for backend in timed}}
-    laps = Laps({key: choice.backend for key, choice in expected.chosen.items()})
+    models = {"auto": auto, **{backend: build_model(name, backend) for backend in timed}}
+    laps = Laps(expected.chosen)
     steps = time_steps(models, x, labels, seconds, laps.run)
     layers = []
     for direction, parts in (("forward", ("forward",)), ("backward", ("dx", "dw"))):
-        for layer in models["auto"].specs():
+        for layer in auto.specs():
             keys = [key for (part, op), key in expected.keys.items() if part == layer and op in parts]
             if keys:
                 took = getattr(steps["auto"], direction)[layer]
-                backends = tuple(expected.chosen[key].backend for key in keys)
+                backends = tuple(expected.chosen[key] for key in keys)
                 measured_s = sum(
                     _median_s(selection, key, name) for key, name in zip(keys, backends, strict=True)
                 )
@@ -130,7 +134,7 @@ def prove(name: str, selection: Selection, data: Data, batch_size: int, seconds:
                 realised_s = float(np.median(took))
                 layers.append(LayerTime(layer, direction, backends, measured_s, predicted_s, realised_s))
     rest = {backend: total for backend, total in expected.alone_s.items() if backend not in timed}
-    return Proof(tuple(layers), steps, rest)
+    return Proof(tuple(layers), expected.chosen, steps, rest)
 
 
 def settle(name: str, selection: Selection, batch_size: int, seconds: float) -> dict[Key, str]:
@@ -147,7 +151,7 @@ def settle(name: str, selection: Selection, batch_size: int, seconds: float) -> 
     steps = time_steps(models, x, rng.integers(0, 10, batch_size), seconds)
     best = min(steps, key=lambda each: _ratio(steps[each], steps["auto"]))
     if _ratio(steps["auto"], steps[best]) < 1 + WORTH_IT:
-        return {key: choice.backend for key, choice in expected.chosen.items()}
+        return expected.chosen
     return dict.fromkeys(expected.chosen, best)
 
 
@@ -168,7 +172,7 @@ class _Expected:
     """What single layers make expect of a step: the choices, and each backend's seconds alone."""
 
     keys: dict[tuple[str, Op], Key]
-    chosen: dict[Key, Choice]
+    chosen: dict[Key, str]
     alone_s: dict[str, float]
 
     @classmethod
@@ -179,7 +183,7 @@ class _Expected:
             backend: sum(_median_s(selection, key, backend) for key in keys.values())
             for backend in own_backends()
         }
-        chosen = {key: choice for key in keys.values() if (choice := selection.choose(key))}
+        chosen = {key: choice.backend for key in keys.values() if (choice := selection.choose(key))}
         return cls(keys, chosen, alone_s)
 
     def worth_timing(self) -> list[str]:
@@ -218,7 +222,8 @@ def time_steps(
 ) -> dict[str, StepTimes]:
     """Times of training steps of all `models`, in turn, for about `seconds` each, on the images x.
 
-    The models learn as they are timed. `between` is called once in each round.
+    The models learn as they are timed. `between` is called once in each round. Each round begins with another
+    model: none is always the first after `between`.
     """
     optimizers = {name: SGD(model.values, model.slopes, 0.01, 0.9) for name, model in models.items()}
     times = {name: StepTimes() for name in models}
@@ -226,11 +231,13 @@ def time_steps(
         for name, model in models.items():
             for _ in range(WARM_UP):  # compiles, and makes the buffers
                 _step(model, optimizers[name], x, labels, StepTimes())
+        turns = deque(models)
         while any(_wants_more(each, seconds) for each in times.values()):
-            for name, model in models.items():
+            for name in turns:
                 if _wants_more(times[name], seconds):
-                    _step(model, optimizers[name], x, labels, StepTimes())  # as in training, after its like
-                    _step(model, optimizers[name], x, labels, times[name])
+                    for each in (StepTimes(), times[name]):  # as in training, after its like
+                        _step(models[name], optimizers[name], x, labels, each)
+            turns.rotate(-1)
             between()
     return times
 

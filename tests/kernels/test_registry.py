@@ -61,6 +61,11 @@ def test_operations_are_those_of_the_interface(backend: str) -> None:
         inspect.signature(function).bind(*typing.get_args(signature)[0])
 
 
+def test_what_a_library_does_not_have_says_so() -> None:
+    with pytest.raises(ValueError, match=r"^scipy.signal does not have this operation; expected one that "):
+        kernels.get_backend("scipy").operations.avg_pool_dx(POOLS["avg 3x3 s1"], *np.empty((2, 1)))
+
+
 def test_every_backend_says_what_it_is(backend: str) -> None:
     """The module opens with what the method is, for whoever reads on from the registry's summary."""
     assert (importlib.import_module(kernels.get_backend(backend).module).__doc__ or "").strip()

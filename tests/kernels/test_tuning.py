@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -104,7 +107,27 @@ def test_a_hopeless_backend_is_spared(tmp_path):
 def test_time_is_bounded(tmp_path):
     known = kernels.tune([CONV], path=tmp_path / "s.json", max_seconds=0.0)
     assert known.entries == {}
+    assert not (tmp_path / "s.json").exists()
     assert kernels.tune([CONV], path=tmp_path / "s.json", max_seconds=100.0).entries
+
+
+def test_no_lap_begins_after_the_time(tmp_path, monkeypatch):
+    """Nor is the file written for it."""
+    late_s = 0.0
+
+    def progress(done, total, what):
+        nonlocal late_s
+        late_s = 1000.0
+
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + late_s)
+    monkeypatch.setattr(tuning, "time", clock)
+    monkeypatch.setattr(tuning, "LAP_BYTES", 0)  # an operation a lap
+    written = []
+    update = selection.update
+    monkeypatch.setattr(selection, "update", lambda *given: written.append(given) or update(*given))
+    path = tmp_path / "s.json"
+    known = kernels.tune([CONV], path=path, backends=["im2col"], max_seconds=500.0, progress=progress)
+    assert len(known.entries) == len(written) == 1
 
 
 def test_bad_arguments(tmp_path):

@@ -41,6 +41,8 @@ def test_every_needed_operation_is_predicted_and_timed(known, data):
     assert proof.realised_s < sum(proof.steps["auto"].totals)
     assert {*proof.steps, *proof.predicted_only} == {"auto", *own_backends()}
     assert proof.best_single in own_backends()
+    assert proof.chosen == {key: known.choose(key).backend for key in proof.chosen}
+    assert proof.alone == dict.fromkeys(proof.chosen, proof.best_single)
     single = proof.steps[proof.best_single].totals
     assert proof.regret == np.median(
         np.divide(proof.steps["auto"].totals[: len(single)], single[: len(proof.steps["auto"].totals)])
@@ -93,6 +95,21 @@ def test_what_is_not_measured_is_named(data):
     empty = kernels.Selection({})
     with pytest.raises(ValueError, match=r"forward of mb2ic1ih28oc8.* is not measured with loops; expected"):
         stepping.prove("scratch", empty, data, BATCH, seconds=0.0)
+
+
+def test_each_round_begins_with_another_model(data, monkeypatch):
+    models = {name: build_model("scratch", "im2col") for name in "abc"}
+    names = {id(model): name for name, model in models.items()}
+    order = []
+
+    def step(model, optimizer, x, labels, times):
+        order.append(names[id(model)])
+        times.totals.append(1.0)
+
+    monkeypatch.setattr(stepping, "_step", step)
+    monkeypatch.setattr(stepping, "WARM_UP", 0)
+    stepping.time_steps(models, data.train_images[:1], data.train_labels[:1], 0.0, lambda: order.append(" "))
+    assert "".join(order).split() == ["aabbcc", "bbccaa", "ccaabb", "aabbcc", "bbccaa"]
 
 
 def test_timed_steps_are_those_of_training(data):
