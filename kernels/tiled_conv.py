@@ -16,7 +16,7 @@ from kernels.arrays import readonly
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_copy import copy_chunk, size_of, store_every, turn, turner
+from kernels.tiled_copy import copy_chunk, size_of, turn, turner
 from kernels.tiled_plan import Plan, plan
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import workspace
@@ -85,12 +85,10 @@ def lay_tiles(
     g, c = geometry[0], copy[0]
     size = work.itemsize
     zero = work.dtype.type(0)
-    plane = g.out_height * g.out_width
-    direct = g.step_down == 1 and g.step_across == 1
+    plane, down = g.out_height * g.out_width, g.step_down * g.out_width
     piece, block, unit = task % g.slices, task // g.slices % g.blocks, task // (g.slices * g.blocks)
     origin = origins[block]
     copied = work.ctypes.data + worker * g.work * size
-    scratch = copied + g.scratch * size
     copy_block(zero, source.ctypes.data + unit * c.channels * c.H * c.W * size, c.channels,
                origin * g.apart_down, copy, phases_down, chunks, copied)  # fmt: skip
     for p in range(piece * len(panels) // g.slices, (piece + 1) * len(panels) // g.slices):
@@ -111,27 +109,12 @@ def lay_tiles(
                     + (part.first_down + (first + row) * g.step_down) * g.out_width
                     + part.first_across + col * g.step_across
                 ) * size  # fmt: skip
-                pixels = part.tile_rows * width
-                target, number_step, down = (to, plane, g.out_width) if direct else (scratch, pixels, width)
                 if g.across_filters:
                     call_emitted(address, copied + at * size, g.row_step, w, 0, taps, panels[p, 3],
-                                 count_taps, target, number_step, 0, count, start)  # fmt: skip
+                                 count_taps, to, plane, down, count, start)  # fmt: skip
                 else:
                     call_emitted(address, w, 1, copied + at * size, g.row_step, taps, 1,
-                                 count_taps, target, number_step, down, width, start)  # fmt: skip
-                if not direct:
-                    spread(zero, scratch, count, part.tile_rows, width, to, plane,
-                           g.step_down * g.out_width, g.step_across)  # fmt: skip
-
-
-@helper
-def spread(zero, scratch, numbers, rows, width, out, plane, down, across):
-    """out[n * plane + r * down + i * across] = scratch (numbers, rows, width); addresses."""
-    size = size_of(zero)
-    for n in range(numbers):
-        for r in range(rows):
-            store_every(zero, scratch + (n * rows + r) * width * size, out + (n * plane + r * down) * size,
-                        across, width)  # fmt: skip
+                                 count_taps, to, plane, down, width, start)  # fmt: skip
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:

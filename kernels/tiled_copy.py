@@ -36,18 +36,6 @@ def copy_chunk(zero, source, target, first, second, step):
         load_every(zero, source, target, first, 0, step)
 
 
-@helper
-def store_every(zero, source, target, step, count):
-    """target[i * step] = source[i], for i < count."""
-    wide = lanes_of(zero)
-    size = size_of(zero)
-    for first in range(0, count, wide):
-        if step == 2:
-            spread_pairs(zero, source + first * size, target + first * step * size, count - first, 0, 0)
-        else:
-            spread_lanes(zero, source + first * size, target + first * step * size, step, count - first, 0)
-
-
 @lru_cache(maxsize=4)
 def turner(dtype: np.dtype) -> int:
     """The address of what turns a square: target[i * target_step + l] = source[l * source_step + i].
@@ -140,23 +128,3 @@ def load_every_second(row, zero, source, target, first, second, _):
 def load_every(row, zero, source, target, bits, _, step):
     """target[i] = source[step * i] in the lanes of the mask, and zero in the others."""
     row.store(row.gather(source, step, row.mask(bits)), target)
-
-
-@_emits
-def spread_lanes(row, zero, source, target, step, count, _):
-    """target[step * i] = source[i] in the first `count` lanes."""
-    mask = row.below(count)
-    row.scatter(row.load(source, mask), target, step, mask)
-
-
-@_emits
-def spread_pairs(row, zero, source, target, count, _, __):
-    """target[2 * i] = source[i] in the first `count` lanes, as every second lane of two vectors."""
-    builder, wide = row.builder, row.wide
-    value = row.load(source, row.below(count))
-    second = ir.Constant(ir.VectorType(ir.IntType(1), wide), [i % 2 == 0 for i in range(wide)])
-    for half in range(2):
-        spread = row.shuffled(value, value, [(i + half * wide) // 2 for i in range(wide)])
-        left = builder.mul(builder.sub(count, ir.Constant(I64, half * wide // 2)), ir.Constant(I64, 2))
-        there = builder.add(target, ir.Constant(I64, half * wide * row.size))
-        row.store(spread, there, builder.and_(second, row.below(left)))

@@ -44,16 +44,16 @@ def along_filters(width: int, filters: int, wide: int) -> bool:
     return filters / (-(-filters // wide) * wide) * 0.9 > along_pixels
 
 
-def lay_pixels(sizes: Sequence[Size], filters: int, wide: int) -> tuple[Panels, list[Laid]]:
+def lay_pixels(sizes: Sequence[Size], filters: int, wide: int, out_apart: int) -> tuple[Panels, list[Laid]]:
     """Vectors along the pixels of rows, numbers down the filters."""
     # Six filters share each vector better than four do, but more of them may be computed twice.
     numbers = min((4, 6), key=lambda each: -(-filters // each) * (each + 0.3)) if registers() > 12 else 4
     numbers = min(numbers, filters)
     panels = [(min(first, filters - numbers), numbers, 0, numbers) for first in range(0, filters, numbers)]
-    return panels, [_pixel_tiles(block, width, numbers, wide) for block, width in sizes]
+    return panels, [_pixel_tiles(block, width, numbers, wide, out_apart) for block, width in sizes]
 
 
-def _pixel_tiles(block: int, width: int, numbers: int, wide: int) -> Laid:
+def _pixel_tiles(block: int, width: int, numbers: int, wide: int, out_apart: int) -> Laid:
     vectors = -(-width // wide)
     most = registers() // numbers
     along = min(vectors, 4, most)
@@ -69,10 +69,12 @@ def _pixel_tiles(block: int, width: int, numbers: int, wide: int) -> Laid:
         for first in range(0, block, down)
         for at, count in spans
     ]
-    return Laid(tiles, [[Shape(numbers, 1, down, count)] for count in counts], down)
+    return Laid(tiles, [[Shape(numbers, 1, down, count, out_apart=out_apart)] for count in counts], down)
 
 
-def lay_filters(sizes: Sequence[Size], filters: int, wide: int, apart: int) -> tuple[Panels, list[Laid]]:
+def lay_filters(
+    sizes: Sequence[Size], filters: int, wide: int, apart: int, out_apart: int
+) -> tuple[Panels, list[Laid]]:
     """Vectors along the filters, numbers over pixels, which are `apart` in the copy."""
     vectors = -(-filters // wide)
     together = min(
@@ -94,7 +96,7 @@ def lay_filters(sizes: Sequence[Size], filters: int, wide: int, apart: int) -> t
             for first in range(0, block, rows)
             for at in range(0, width, cols)
         ]
-        shapes = [[Shape(rows, cols, 1, size, apart=apart, turned=True) for size in counts]]
+        shapes = [[Shape(rows, cols, 1, size, apart, True, out_apart) for size in counts]]
         laid.append(Laid(tiles, shapes, rows))
     return panels, laid
 
@@ -102,13 +104,12 @@ def lay_filters(sizes: Sequence[Size], filters: int, wide: int, apart: int) -> t
 def _pixels_of_a_tile(
     block: int, width: int, vectors: int, together: int, wide: int
 ) -> tuple[float, int, int]:
-    """The least cost, and the rows and columns that have it: of one row, or whole rows."""
+    """The least cost, and the rows and columns that have it."""
     most = registers() // together
     return min(
         (_cost(block, width, vectors, rows, cols, together), rows, cols)
         for cols in range(1, min(width, wide, most) + 1)
         for rows in range(1, min(block, wide // cols, most // cols) + 1)
-        if rows == 1 or cols == width
     )
 
 

@@ -20,7 +20,7 @@ from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.tiled_axis import AxisTaps, CopiedAxis, dx_taps, forward_taps
 from kernels.tiled_lay import Laid, Panels, along_filters, lay_filters, lay_pixels
-from kernels.tiled_tile import registers, tile
+from kernels.tiled_tile import tile
 from kernels.tiled_vectors import lanes
 
 BLOCK_BYTES = 256 * 1024
@@ -80,8 +80,6 @@ class Geometry(NamedTuple):
     step_down: int
     step_across: int
     """The planes that outputs go to, and how far apart they are there."""
-    scratch: int
-    """Where a thread's scratch begins, behind its copy."""
     work: int
     """What a thread needs in all."""
 
@@ -195,8 +193,8 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan | None:
     def lay(blocks: int) -> tuple[Panels, list[Laid]]:
         sizes = [(-(-rows.out // blocks), cols.out) for rows, cols in asked.parts]
         if across:
-            return lay_filters(sizes, asked.filters, wide, across_axis.apart)
-        return lay_pixels(sizes, asked.filters, wide)
+            return lay_filters(sizes, asked.filters, wide, across_axis.apart, asked.cols[0].step)
+        return lay_pixels(sizes, asked.filters, wide, asked.cols[0].step)
 
     blocks = _blocks(down_axis, across_axis, asked.channels, height, width, dtype)
     slices = shares(spec.N * spec.groups * blocks, threads)
@@ -211,7 +209,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan | None:
         spec.groups, asked.filters, blocks, slices,
         down_axis.apart, across_axis.apart, down_axis.apart * copy.pitch,
         across, *asked.plane, asked.rows[0].step, asked.cols[0].step,
-        copied, copied + registers() * wide,
+        copied,
     )  # fmt: skip
     numbers = 1 if across else panels[0][-1]
     tables = [_table(asked, part, copy, down_axis, across_axis, numbers) for part in asked.parts]

@@ -29,12 +29,15 @@ ARGUMENTS = (
     "out", "out_step", "out_down", "valid", "start",
 )  # fmt: skip
 """Of a tile, all intp. `s`, `v`, `table` and `out` are addresses; the table holds `count` pairs of intp, in
-elements. Sums of number i go to out[i * out_step + d * out_down + a * lanes], of each vector the first
-`valid - a * lanes`.
-`start` is the address of what each number's sums begin at, or 0 to add to what is in `out`.
+elements. Sums of number i go to out[i * out_step + d * out_down + (a * lanes + l) * out_apart], of all lanes
+l of the vectors a the first `valid`. `start` is the address of what each number's sums begin at, or 0 to add
+to what is in `out`.
 
-A `turned` tile is stored the other way round: number i of lane l goes to out[(a * lanes + l) * out_step + i],
-for the first `valid` of all lanes, and `start` is the address of what each lane's sums begin at."""
+A `turned` tile is stored the other way round: number (r, c) of lane l goes to
+out[(a * lanes + l) * out_step + r * out_down + c * out_apart], for the first `valid` of all lanes. `start` is
+the address of what each lane's sums begin at."""
+_SCATTERED = 4
+"""Outputs further apart than this are scattered, one by one, since vectors that hold some would hold few."""
 
 
 class Shape(NamedTuple):
@@ -47,6 +50,8 @@ class Shape(NamedTuple):
     apart: int = 1
     """Elements from a number to the next one of its row."""
     turned: bool = False
+    out_apart: int = 1
+    """Elements from an output to the next one; only where there is a `start` can it be more than 1."""
 
     @property
     def sums(self) -> int:
@@ -115,12 +120,12 @@ class _Emitter:
             phi.add_incoming(last, loop)
             finished.append(phi)
         if self.shape.turned:
-            self._store_turned(finished, out, out_step, valid)
+            self._store_turned(finished, out, out_step, out_down, valid)
         else:
-            for value, (place, mask) in zip(
+            for value, (place, count) in zip(
                 finished, self._places(out, out_step, out_down, valid), strict=True
             ):
-                self.vectors.store(value, place, mask)
+                self._store(value, 0, self.wide, count, place)
 
     def _add_products(self, sums, s, row_step, v, down_step) -> list[ir.Value]:
         builder, shape = self.builder, self.shape
@@ -141,22 +146,34 @@ class _Emitter:
     def _beginnings(self, out, out_step, out_down, valid, start) -> list[ir.Value]:
         """What the sums begin at: a number for each row of them, or what is in `out`."""
         builder = self.builder
+        if self.shape.out_apart > 1:
+            return self._splats(start)
         given, kept, go = (builder.append_basic_block(name) for name in ("given", "kept", "go"))
         builder.cbranch(builder.icmp_signed("!=", builder.ptrtoint(start, I64), _int(0)), given, kept)
         builder.position_at_end(given)
-        numbers = self.shape.rows * self.shape.cols
-        splats = [self.vectors.spread(builder.load(builder.gep(start, [_int(i)]))) for i in range(numbers)]
+        splats = self._splats(start)
         builder.branch(go)
         builder.position_at_end(kept)
-        old = [self.vectors.load(place, mask) for place, mask in self._places(out, out_step, out_down, valid)]
+        old = [
+            self.vectors.load(place, self.vectors.below(count))
+            for place, count in self._places(out, out_step, out_down, valid)
+        ]
         builder.branch(go)
         builder.position_at_end(go)
         sums = []
-        for index, value in enumerate(old):
-            phi = self._phi(splats[index // (self.shape.down * self.shape.along)], given)
+        for splat, value in zip(splats, old, strict=True):
+            phi = self._phi(splat, given)
             phi.add_incoming(value, kept)
             sums.append(phi)
         return sums
+
+    def _splats(self, start) -> list[ir.Value]:
+        builder, shape = self.builder, self.shape
+        splats = []
+        for i in range(shape.rows * shape.cols):
+            splat = self.vectors.spread(builder.load(builder.gep(start, [_int(i)])))
+            splats += [splat] * (shape.down * shape.along)
+        return splats
 
     def _lane_beginnings(self, start) -> list[ir.Value]:
         vectors = [
@@ -164,26 +181,46 @@ class _Emitter:
         ]
         return vectors * (self.shape.rows * self.shape.cols)
 
-    def _store_turned(self, sums, out, out_step, valid) -> None:
-        builder, wide, along = self.builder, self.wide, self.shape.along
-        numbers = self.shape.rows * self.shape.cols
-        rest = [ir.Constant(self.vectors.vector, ir.Undefined)] * (wide - numbers)
-        for a in range(along):
-            for lane, row in enumerate(self.vectors.transposed([*sums[a::along], *rest])):
+    def _store_turned(self, sums, out, out_step, out_down, valid) -> None:
+        builder, wide, shape = self.builder, self.wide, self.shape
+        rest = [ir.Constant(self.vectors.vector, ir.Undefined)] * (wide - shape.rows * shape.cols)
+        for a in range(shape.along):
+            for lane, numbers in enumerate(self.vectors.transposed([*sums[a :: shape.along], *rest])):
                 index = a * wide + lane
                 there = builder.icmp_signed("<", _int(index), valid)
-                mask = self.vectors.below(builder.select(there, _int(numbers), _int(0)))
-                self.vectors.store(row, self._at(out, out_step, index), mask)
+                count = builder.select(there, _int(shape.cols), _int(0))
+                for r in range(shape.rows):
+                    place = self._at(self._at(out, out_step, index), out_down, r)
+                    self._store(numbers, r * shape.cols, shape.cols, count, place)
+
+    def _store(self, value, first: int, most: int, count, place) -> None:
+        """Store `count` lanes from `first` on, `most` at most, `out_apart` from each other."""
+        builder, wide, apart = self.builder, self.wide, self.shape.out_apart
+        if apart > _SCATTERED:
+            moved = self._moved(value, [(first + lane) % wide for lane in range(wide)])
+            address = builder.ptrtoint(place, I64)
+            self.vectors.scatter(moved, address, _int(apart), self.vectors.below(count))
+            return
+        for begin in range(0, (most - 1) * apart + 1, wide):
+            moved = self._moved(value, [(first + (begin + lane) // apart) % wide for lane in range(wide)])
+            mask = self.vectors.below(builder.sub(builder.mul(count, _int(apart)), _int(begin)))
+            if apart > 1:
+                used = [(begin + lane) % apart == 0 for lane in range(wide)]
+                mask = builder.and_(mask, ir.Constant(mask.type, used))
+            self.vectors.store(moved, builder.gep(place, [_int(begin)]), mask)
+
+    def _moved(self, value, lanes: list[int]) -> ir.Value:
+        return value if lanes == list(range(self.wide)) else self.vectors.shuffled(value, value, lanes)
 
     def _places(self, out, out_step, out_down, valid) -> Iterator[tuple[ir.Value, ir.Value]]:
-        """For each vector of sums, its pointer into `out` and the mask of its valid lanes."""
+        """For each vector of sums, its pointer into `out` and the count of its valid lanes."""
         builder, shape = self.builder, self.shape
         for i in range(shape.rows * shape.cols):
             row = self._at(out, out_step, i)
             for d in range(shape.down):
                 for a in range(shape.along):
-                    mask = self.vectors.below(builder.sub(valid, _int(a * self.wide)))
-                    yield builder.gep(self._at(row, out_down, d), [_int(a * self.wide)]), mask
+                    place = builder.gep(self._at(row, out_down, d), [_int(a * self.wide * shape.out_apart)])
+                    yield place, builder.sub(valid, _int(a * self.wide))
 
     def _at(self, pointer: ir.Value, step: ir.Value, index: int) -> ir.Value:
         return pointer if index == 0 else self.builder.gep(pointer, [self.builder.mul(step, _int(index))])

@@ -152,7 +152,7 @@ def test_tiles_fit_into_the_registers():
 def _shapes(spec, op):
     sizes = [(spec.OH, spec.OW)] if op == "forward" else [(spec.H, spec.W)]
     filters = (spec.K if op == "forward" else spec.C) // spec.groups
-    for _, laid in (lay_pixels(sizes, filters, 16), lay_filters(sizes, filters, 16, spec.stride[1])):
+    for _, laid in (lay_pixels(sizes, filters, 16, 1), lay_filters(sizes, filters, 16, spec.stride[1], 1)):
         for part in laid:
             yield from (shape for row in part.shapes for shape in row)
 
