@@ -23,7 +23,7 @@ from kernels.tiled_lay import spans, split
 from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy, in_long_rows, records, shares
 from kernels.tiled_tile import Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
-from kernels.tiled_work import workspace
+from kernels.tiled_work import whole_lines, workspace
 
 PIXELS = 128
 """Pixels that a tile should sum over before it goes back to memory."""
@@ -106,10 +106,11 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     pieces, channel_step, row_step = _pieces(spec, dtype, padded // wide, channels, copy)
     tasks = -(-spec.N * spec.groups // images) * blocks
     slices = min(shares(tasks, threads), -(-channels // channel_step))
-    turned = images * channels * copy.plane + SLACK
+    turned = whole_lines(images * channels * copy.plane + SLACK)
     geometry = Geometry(
         spec.groups, filters, padded, taps, spec.OH, spec.OW, images, block, blocks, slices,
-        tasks == spec.groups, sh, channel_step, row_step, turned, turned + len(pixels) * padded + SLACK,
+        tasks == spec.groups, sh, channel_step, row_step, turned,
+        whole_lines(turned + len(pixels) * padded + SLACK),
     )  # fmt: skip
     return Plan(
         records([copy]),

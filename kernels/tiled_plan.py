@@ -22,6 +22,7 @@ from kernels.tiled_axis import AxisTaps, CopiedAxis, dx_taps, forward_taps
 from kernels.tiled_lay import Laid, Panels, along_filters, lay_filters, lay_pixels
 from kernels.tiled_tile import tile
 from kernels.tiled_vectors import lanes
+from kernels.tiled_work import whole_lines
 
 BLOCK_BYTES = 256 * 1024
 """What the copied rows of a block may take: they are to stay in the second-level cache."""
@@ -204,7 +205,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan | None:
         panels, laid = lay(blocks)
     origins, rows_of_a_block = _origins(asked.rows, blocks)
     copy = Copy.of(down_axis, across_axis, asked.channels, rows_of_a_block, width)
-    copied = copy.channel * asked.channels + SLACK
+    copied = whole_lines(copy.channel * asked.channels + SLACK)
     geometry = Geometry(
         spec.groups, asked.filters, blocks, slices,
         down_axis.apart, across_axis.apart, down_axis.apart * copy.pitch,

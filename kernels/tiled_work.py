@@ -8,6 +8,8 @@ import numpy as np
 
 KEPT_BYTES = 64 << 20
 """What is kept for a Python thread under one name; anything larger is made for its call alone."""
+LINE = 64
+"""Bytes of a line of the cache, and of the widest vectors."""
 
 
 class _Kept(threading.local):
@@ -19,10 +21,24 @@ _kept = _Kept()
 
 
 def workspace(name: str, count: int, dtype: np.dtype) -> np.ndarray:
-    """(count,) of `dtype`, its content whatever was left; the same memory at each call of this thread."""
+    """(count,) of `dtype`, its content whatever was left; the same memory at each call of this thread.
+
+    It begins with a line of the cache: a vector that lies in two lines takes twice as long to load.
+    """
     if count * dtype.itemsize > KEPT_BYTES:
-        return np.empty(count, dtype)
+        return _aligned(count, dtype)
     array = _kept.arrays.get((name, dtype))
     if array is None or len(array) < count:
-        array = _kept.arrays[name, dtype] = np.empty(count, dtype)
+        array = _kept.arrays[name, dtype] = _aligned(count, dtype)
     return array[:count]
+
+
+def whole_lines(count: int) -> int:
+    """`count` elements, float32 or float64, or some more, so that what lies behind them is aligned too."""
+    return -(-count // LINE) * LINE
+
+
+def _aligned(count: int, dtype: np.dtype) -> np.ndarray:
+    array = np.empty(count + LINE // dtype.itemsize, dtype)
+    first = -array.ctypes.data % LINE // dtype.itemsize
+    return array[first : first + count]

@@ -20,7 +20,7 @@ from kernels.tiled_lay import lay_filters, lay_pixels
 from kernels.tiled_plan import in_long_rows, plan
 from kernels.tiled_tile import Shape, registers
 from kernels.tiled_vectors import lanes
-from kernels.tiled_work import KEPT_BYTES, workspace
+from kernels.tiled_work import KEPT_BYTES, LINE, workspace
 
 ROOT = Path(__file__).parents[2]
 FLOAT32 = np.dtype(np.float32)
@@ -200,6 +200,7 @@ def test_the_workspace_is_bounded_and_of_its_thread():
     one = workspace("test", 100, FLOAT32)
     assert np.shares_memory(one, workspace("test", 50, FLOAT32))
     assert not np.shares_memory(one, workspace("other", 100, FLOAT32))
+    assert {one.ctypes.data % LINE, workspace("other", 1001, FLOAT32).ctypes.data % LINE} == {0}
     large = KEPT_BYTES // 4 + 1
     assert not np.shares_memory(workspace("test", large, FLOAT32), workspace("test", large, FLOAT32))
 
