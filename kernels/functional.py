@@ -434,6 +434,22 @@ def _resolve(backend: str, spec: Spec, op: Op, dtype: np.dtype) -> Backend:
     return chosen
 
 
+_USUAL = int, str, type(None)
+
+
+def _key(geometry: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
+    """`geometry` as part of a cache's key, and its types, or None where these are the usual ones."""
+    if _usual(geometry):
+        return geometry, None
+    hashable = _hashable(geometry)
+    return hashable, _types(hashable)
+
+
+def _usual(value: Any) -> bool:
+    """Whether `value` is of the types that geometries mostly are of: a quick look that spares a slow one."""
+    return type(value) in _USUAL or (type(value) is tuple and all(map(_usual, value)))
+
+
 def _hashable(value: Any) -> Any:
     """`value` as a key of a cache; what cannot be one is no valid geometry, and its text will do."""
     if isinstance(value, list | tuple):
@@ -461,8 +477,8 @@ def conv2d_spec(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> ConvSpec:
     """The geometry that `conv2d` computes; cached."""
-    geometry = _hashable((stride, padding, dilation, groups))
-    return _cached_conv_spec(x_shape, w_shape, *geometry, _types(geometry))
+    geometry, types = _key((stride, padding, dilation, groups))
+    return _cached_conv_spec(x_shape, w_shape, *geometry, types)
 
 
 @lru_cache(maxsize=4096)
@@ -513,10 +529,8 @@ def pool2d_spec(
     for name, flag in (("ceil_mode", ceil_mode), ("count_include_pad", count_include_pad)):
         if not isinstance(flag, bool | np.bool_):
             raise TypeError(f"{name} is {flag!r}; expected True or False")
-    geometry = _hashable((kernel_size, stride, padding, dilation))
-    return _cached_pool_spec(
-        mode, x_shape, *geometry, bool(ceil_mode), bool(count_include_pad), _types(geometry)
-    )
+    geometry, types = _key((kernel_size, stride, padding, dilation))
+    return _cached_pool_spec(mode, x_shape, *geometry, bool(ceil_mode), bool(count_include_pad), types)
 
 
 @lru_cache(maxsize=4096)
