@@ -1,0 +1,165 @@
+"""The `winograd` backend's convolutions: the loops around transforms and products, compiled.
+
+See `winograd_plan` for how the work is cut up, and `winograd_transforms` for the method.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numba import prange
+
+from kernels.arrays import readonly
+from kernels.jit import Kernel, helper
+from kernels.spec import ConvSpec
+from kernels.threads import active
+from kernels.tiled_vectors import call_emitted
+from kernels.tiled_work import workspace
+from kernels.winograd_plan import Plan, plan
+
+_WORTH_A_LAUNCH = 8
+"""Register tiles do so many operations in the time of one of the loops that `jit` has in mind."""
+
+
+@Kernel
+def transform_weights(filters, w, geometry, u):
+    """u (positions, groups * filters, channels) = the transformed weights; rows as long as whole vectors."""
+    for k in prange(filters):
+        transform_filter(k, w, geometry, u)
+
+
+@helper
+def transform_filter(k, w, geometry, u):
+    """Those of filter k, counted through all groups."""
+    g = geometry[0]
+    size = w.itemsize
+    first = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + g.first_tap
+    call_emitted(g.weights, w.ctypes.data + first * size, g.tap_step, g.channel_step, g.channels,
+              u.ctypes.data + k * g.u_row * size, g.u_step, 0, 0, 0, 0, 0, 0)  # fmt: skip
+
+
+@Kernel
+def correlate(workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
+    """out = source correlated with transformed weights u, plus bias."""
+    for worker in prange(workers):
+        correlate_share(worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work)
+
+
+@helper
+def correlate_share(worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
+    """One worker's share of the tiles, and of the filters."""
+    g = geometry[0]
+    total = images * g.tiles_down * g.tiles_across
+    share = worker // g.parts
+    shares = workers // g.parts
+    begin, end = share * total // shares, (share + 1) * total // shares
+    part = worker % g.parts
+    first_filter, last_filter = part * g.filters // g.parts, (part + 1) * g.filters // g.parts
+    vectors = (end - begin + g.wide - 1) // g.wide
+    blocks = (vectors + g.vectors - 1) // g.vectors
+    for group in range(g.groups):
+        for block in range(blocks):
+            first = begin + block * vectors // blocks * g.wide
+            last = min(begin + (block + 1) * vectors // blocks * g.wide, end)
+            transform_data(worker, group, first, last, source, geometry, work)
+            for k in range(first_filter, last_filter, g.together):
+                count = min(g.together, last_filter - k)
+                multiply(worker, group * g.filters + k, count, last - first, u, zeros, geometry, table, tiles,
+                         work)  # fmt: skip
+                transform_result(worker, group, k, count, first, last, bias, out, geometry, work)
+
+
+@helper
+def transform_data(worker, group, first, last, source, geometry, work):
+    """V of the tiles from `first` to `last`."""
+    g = geometry[0]
+    size = work.itemsize
+    base = work.ctypes.data + worker * g.work * size
+    of_image = g.tiles_down * g.tiles_across
+    for c in range(g.channels):
+        at = first
+        while at < last:
+            image, number = at // of_image, at % of_image
+            down, across = number // g.tiles_across, number % g.tiles_across
+            count = min(g.tiles_across - across, last - at)
+            plane = source.ctypes.data + ((image * g.groups + group) * g.channels + c) * g.H * g.W * size
+            # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
+            call_emitted(g.data, plane, down * g.outputs - g.top, across * g.outputs - g.left, g.H, g.W,
+                      count, base + g.scratch * size, g.pitch,
+                      base + (g.v + c * g.v_row + at - first) * size, g.v_step, 0, 0)  # fmt: skip
+            at += count
+
+
+@helper
+def multiply(worker, filter, filters, count, u, zeros, geometry, table, tiles, work):
+    """M = U V of some filters, position by position."""
+    g = geometry[0]
+    size = work.itemsize
+    base = work.ctypes.data + worker * g.work * size
+    vectors = (count + g.wide - 1) // g.wide
+    strips = (vectors + g.along - 1) // g.along
+    for position in range(g.positions):
+        for panel in range(0, filters, g.rows):
+            k = max(0, min(panel, filters - g.rows))
+            s = u.ctypes.data + (position * g.u_step + (filter + k) * g.u_row) * size
+            to = base + (g.m + position * g.m_step + k * g.v_row) * size
+            for strip in range(strips):
+                first, last = strip * vectors // strips, (strip + 1) * vectors // strips
+                at = first * g.wide
+                call_emitted(tiles[last - first], s, g.u_row, base + (g.v + position * g.v_step + at) * size,
+                          0, table.ctypes.data, 1, g.channels, to + at * size, g.v_row, 0, g.v_row,
+                          zeros.ctypes.data)  # fmt: skip
+
+
+@helper
+def transform_result(worker, group, first_filter, filters, first, last, bias, out, geometry, work):
+    """The outputs of the tiles from `first` to `last`, of some filters."""
+    g = geometry[0]
+    size = work.itemsize
+    base = work.ctypes.data + worker * g.work * size
+    of_image = g.tiles_down * g.tiles_across
+    for k in range(filters):
+        at = first
+        while at < last:
+            image, number = at // of_image, at % of_image
+            down, across = number // g.tiles_across * g.outputs, number % g.tiles_across * g.outputs
+            count = min(g.tiles_across - number % g.tiles_across, last - at)
+            filter = group * g.filters + first_filter + k
+            place = ((image * g.groups * g.filters + filter) * g.OH + down) * g.OW + across
+            call_emitted(g.result, base + (g.m + k * g.v_row + at - first) * size, g.m_step,
+                      out.ctypes.data + place * size, g.OW, min(g.outputs, g.OH - down),
+                      min(count * g.outputs, g.OW - across), bias.ctypes.data + filter * size,
+                      0, 0, 0, 0, 0)  # fmt: skip
+            at += count
+
+
+def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
+    """y = x correlated with w, plus b."""
+    found = plan(spec, "forward", x.dtype, active())
+    _correlate(found, spec.flops, x, w, _zeros(spec.K, x.dtype) if b is None else b, y)
+
+
+def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
+    """dx = dy, padded, correlated with w turned by 180 degrees, filters and channels exchanged."""
+    found = plan(spec, "dx", dy.dtype, active())
+    _correlate(found, spec.flops, dy, w, _zeros(spec.C, dy.dtype), dx)
+
+
+def _correlate(
+    plan: Plan, flops: int, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray
+) -> None:
+    g = plan.geometry
+    workers = active()
+    u = workspace("transformed weights", g.positions * g.u_step, w.dtype)
+    work = workspace("work", workers * g.work + g.wide, w.dtype)
+    transform_weights(w.size * g.positions, g.groups * g.filters, w.reshape(-1), plan.record, u)
+    correlate(
+        flops // _WORTH_A_LAUNCH, workers, len(source), source.reshape(-1), u, bias, _zeros(g.rows, w.dtype),
+        out.reshape(-1), plan.record, plan.table, plan.tiles, work,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _zeros(count: int, dtype: np.dtype) -> np.ndarray:
+    return readonly(np.zeros(count, dtype))
