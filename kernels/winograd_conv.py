@@ -23,20 +23,22 @@ _WORTH_A_LAUNCH = 8
 
 
 @Kernel
-def transform_weights(filters, w, geometry, u):
-    """u (positions, groups * filters, channels) = the transformed weights; rows as long as whole vectors."""
-    for k in prange(filters):
-        transform_filter(k, w, geometry, u)
+def transform_weights(jobs, w, geometry, u):
+    """u (positions, slices, groups * filters, depth) = the transformed weights."""
+    for job in prange(jobs):
+        transform_slice(job, w, geometry, u)
 
 
 @helper
-def transform_filter(k, w, geometry, u):
-    """Those of filter k, counted through all groups."""
+def transform_slice(job, w, geometry, u):
+    """Those of one filter and one slice of channels."""
     g = geometry[0]
     size = w.itemsize
-    first = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + g.first_tap
-    call_emitted(g.weights, w.ctypes.data + first * size, g.tap_step, g.channel_step, g.channels,
-              u.ctypes.data + k * g.u_row * size, g.u_step, 0, 0, 0, 0, 0, 0)  # fmt: skip
+    filters = g.groups * g.filters
+    c, k = job // filters * g.depth, job % filters
+    first = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + c * g.channel_step
+    call_emitted(g.weights, w.ctypes.data + first * size, g.channel_step, min(g.depth, g.channels - c),
+              u.ctypes.data + job * g.depth * size, g.u_step, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @Kernel
@@ -55,7 +57,8 @@ def correlate_share(worker, workers, images, source, u, bias, zeros, out, geomet
     shares = workers // g.parts
     begin, end = share * total // shares, (share + 1) * total // shares
     part = worker % g.parts
-    first_filter, last_filter = part * g.filters // g.parts, (part + 1) * g.filters // g.parts
+    first_filter = part * g.panels // g.parts * g.rows
+    last_filter = min((part + 1) * g.panels // g.parts * g.rows, g.filters)
     vectors = (end - begin + g.wide - 1) // g.wide
     blocks = (vectors + g.vectors - 1) // g.vectors
     for group in range(g.groups):
@@ -87,29 +90,35 @@ def transform_data(worker, group, first, last, source, geometry, work):
             # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
             call_emitted(g.data, plane, down * g.outputs - g.top, across * g.outputs - g.left, g.H, g.W,
                       count, base + g.scratch * size, g.pitch,
-                      base + (g.v + c * g.v_row + at - first) * size, g.v_step, 0, 0)  # fmt: skip
+                      base + (c * g.v_row + at - first) * size, g.v_step, 0, 0)  # fmt: skip
             at += count
 
 
 @helper
 def multiply(worker, filter, filters, count, u, zeros, geometry, table, tiles, work):
-    """M = U V of some filters, position by position."""
+    """M = U V of some filters, position by position and slice by slice."""
     g = geometry[0]
     size = work.itemsize
     base = work.ctypes.data + worker * g.work * size
+    all_filters = g.groups * g.filters
     vectors = (count + g.wide - 1) // g.wide
     strips = (vectors + g.along - 1) // g.along
     for position in range(g.positions):
-        for panel in range(0, filters, g.rows):
-            k = max(0, min(panel, filters - g.rows))
-            s = u.ctypes.data + (position * g.u_step + (filter + k) * g.u_row) * size
-            to = base + (g.m + position * g.m_step + k * g.v_row) * size
+        for c in range(0, g.channels, g.depth):
+            depth = min(g.depth, g.channels - c)
+            start = zeros.ctypes.data if c == 0 else 0
             for strip in range(strips):
-                first, last = strip * vectors // strips, (strip + 1) * vectors // strips
-                at = first * g.wide
-                call_emitted(tiles[last - first], s, g.u_row, base + (g.v + position * g.v_step + at) * size,
-                          0, table.ctypes.data, 1, g.channels, to + at * size, g.v_row, 0, g.v_row,
-                          zeros.ctypes.data)  # fmt: skip
+                first = strip * vectors // strips * g.wide
+                valid = (strip + 1) * vectors // strips * g.wide - first
+                v = base + (position * g.v_step + c * g.v_row + first) * size
+                for k in range(0, filters, g.rows):
+                    s = (
+                        u.ctypes.data
+                        + (position * g.u_step + c * all_filters + (filter + k) * g.depth) * size
+                    )
+                    to = base + (g.m + position * g.m_step + k * g.v_row + first) * size
+                    call_emitted(tiles[min(g.rows, filters - k), valid // g.wide], s, g.depth, v, 0,
+                              table.ctypes.data, 1, depth, to, g.v_row, 0, valid, start)  # fmt: skip
 
 
 @helper
@@ -153,7 +162,7 @@ def _correlate(
     workers = active()
     u = workspace("transformed weights", g.positions * g.u_step, w.dtype)
     work = workspace("work", workers * g.work + g.wide, w.dtype)
-    transform_weights(w.size * g.positions, g.groups * g.filters, w.reshape(-1), plan.record, u)
+    transform_weights(w.size * g.positions, g.slices * g.groups * g.filters, w.reshape(-1), plan.record, u)
     correlate(
         flops // _WORTH_A_LAUNCH, workers, len(source), source.reshape(-1), u, bias, _zeros(g.rows, w.dtype),
         out.reshape(-1), plan.record, plan.table, plan.tiles, work,

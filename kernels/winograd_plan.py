@@ -20,8 +20,9 @@ from kernels.tiled_tile import Shape, registers, tile
 from kernels.tiled_vectors import lanes
 from kernels.winograd_transforms import KERNEL, data_transform, result_transform, weight_transform
 
-BLOCK_BYTES = 1 << 20
-"""What V and M of a block may take together: they are to stay in the second-level cache."""
+SLICE_BYTES = 16 * 1024
+"""What is multiplied at a time may take of V: it stays in the first-level cache."""
+PAGE_BYTES = 4096
 
 
 class Geometry(NamedTuple):
@@ -46,39 +47,41 @@ class Geometry(NamedTuple):
     tiles_down: int
     tiles_across: int
     """Of an image."""
-    parts: int
-    """Of the filters: so many workers share the same tiles."""
     rows: int
     """Filters that are multiplied at a time."""
+    panels: int
+    """That they come to."""
+    parts: int
+    """Of the panels: so many workers share the same tiles."""
     together: int
     """Filters in M."""
     wide: int
+    """Numbers in a vector."""
     vectors: int
-    """Numbers in a vector, and vectors of tiles in a block at most."""
+    """Of tiles, in a block at most."""
     along: int
-    """Vectors that are multiplied at a time at most."""
-    u_row: int
+    """Of these, multiplied at a time at most."""
+    depth: int
+    slices: int
+    """Channels that are multiplied at a time, and how often that makes all."""
     u_step: int
     v_row: int
     v_step: int
     m_step: int
-    """From a filter or channel to the next in U and V, and from a position to the next."""
+    """From a position to the next in U, V and M, and from a channel or filter to the next in V and M."""
     pitch: int
     """Of the rows of scratch that a transform needs."""
-    v: int
     m: int
     scratch: int
     work: int
-    """Where V, M and scratch begin in a worker's part of the workspace, and its size."""
+    """Where M and scratch begin in a worker's part of the workspace, behind V, and its size."""
     data: int
     weights: int
     result: int
     """Addresses of the transforms."""
     filter_step: int
     channel_step: int
-    first_tap: int
-    tap_step: int
-    """In the weights: dx takes them turned, with filters for channels."""
+    """In the weights: dx has filters for channels."""
 
     def record(self) -> np.ndarray:
         """As a structured array of one element, with these fields."""
@@ -92,9 +95,17 @@ class Plan(NamedTuple):
     geometry: Geometry
     record: np.ndarray
     table: np.ndarray
-    """Where channels lie in V: intp (channels,)."""
+    """Where the channels of a slice lie in V: intp (depth,)."""
     tiles: np.ndarray
-    """intp (along + 1,): the address of the register tile for so many vectors."""
+    """intp (rows + 1, along + 1): the address of the register tile for so many filters and vectors, or 0."""
+
+
+class Cut(NamedTuple):
+    """How the work is cut up; see `Geometry`."""
+
+    parts: int
+    vectors: int
+    together: int
 
 
 def outputs_of_a_tile(OH: int, OW: int) -> int:
@@ -111,11 +122,11 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     """How to compute forward, or dx: a correlation of dy, padded by what is left of the kernel."""
     taps = KERNEL * KERNEL
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
-    filter_step, channel_step, first_tap, tap_step = channels * taps, taps, 0, 1
+    filter_step, channel_step = channels * taps, taps
     source, target = (spec.H, spec.W), (spec.OH, spec.OW)
     top, left = spec.rows.before, spec.cols.before
     if op == "dx":
-        filter_step, channel_step, first_tap, tap_step = channel_step, filter_step, taps - 1, -1
+        filter_step, channel_step = channel_step, filter_step
         channels, filters = filters, channels
         source, target = target, source
         top, left = KERNEL - 1 - top, KERNEL - 1 - left
@@ -123,33 +134,46 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     positions = (outputs + KERNEL - 1) ** 2
     down, across = (-(-size // outputs) for size in target)
     wide = lanes(dtype)
-    parts = 1
-    along = 4 if registers() > 12 else 2
-    rows = min(6, filters)
-    vectors = along
-    together = filters
-    u_row = -(-channels // wide) * wide
-    v_row = vectors * wide
-    v_step = channels * v_row + wide
-    m_step = together * v_row + wide
+    cut = _cut(channels, filters, positions, spec.N * down * across, dtype, threads)
+    most = registers() // 12 * 12
+    along = min(cut.vectors, 4 if most > 12 else 2)
+    rows = min(most // along, filters)
+    slices = -(-channels * along * wide * dtype.itemsize // SLICE_BYTES)
+    depth = -(-channels // (slices * wide)) * wide
+    slices = -(-channels // depth)
+    v_row = cut.vectors * wide
+    v_step = _apart(channels * v_row, dtype)
+    m_step = _apart(cut.together * v_row, dtype)
     pitch = (-(-across // wide) * outputs + 2) * wide
     m = positions * v_step
     scratch = m + positions * m_step
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
         OH=target[0], OW=target[1], outputs=outputs, positions=positions,
-        tiles_down=down, tiles_across=across, parts=parts, rows=rows, together=together, wide=wide,
-        vectors=vectors, along=along,
-        u_row=u_row, u_step=spec.groups * filters * u_row + wide, v_row=v_row, v_step=v_step, m_step=m_step,
-        pitch=pitch, v=0, m=m, scratch=scratch, work=scratch + (outputs + KERNEL - 1) * pitch,
-        data=data_transform(outputs, dtype), weights=weight_transform(outputs, dtype),
-        result=result_transform(outputs, dtype),
-        filter_step=filter_step, channel_step=channel_step, first_tap=first_tap, tap_step=tap_step,
+        tiles_down=down, tiles_across=across, rows=rows, panels=-(-filters // rows), parts=cut.parts,
+        together=cut.together, wide=wide, vectors=cut.vectors, along=along, depth=depth, slices=slices,
+        u_step=_apart(spec.groups * filters * slices * depth, dtype),
+        v_row=v_row, v_step=v_step, m_step=m_step, pitch=pitch,
+        m=m, scratch=scratch, work=scratch + (outputs + KERNEL - 1) * pitch,
+        data=data_transform(outputs, dtype), weights=weight_transform(outputs, op == "dx", dtype),
+        result=result_transform(outputs, dtype), filter_step=filter_step, channel_step=channel_step,
     )  # fmt: skip
-    addresses = [0] + [tile(Shape(rows, 1, 1, count), dtype) for count in range(1, along + 1)]
-    return Plan(
-        geometry,
-        geometry.record(),
-        readonly(np.arange(channels) * v_row),
-        readonly(np.array(addresses, np.intp)),
-    )
+    addresses = np.zeros((rows + 1, along + 1), np.intp)
+    for count in {rows, filters % rows} - {0}:
+        for vectors in range(1, along + 1):
+            addresses[count, vectors] = tile(Shape(count, 1, 1, vectors), dtype)
+    return Plan(geometry, geometry.record(), readonly(np.arange(depth) * v_row), readonly(addresses))
+
+
+def _apart(count: int, dtype: np.dtype) -> int:
+    """The step from one position to the next, of `count` numbers each: an odd number of pages and a vector.
+
+    A transform stores into all positions in turn. At powers of 2 they would share few places of the caches, and
+    few of the table of pages, which made transforms take twice to three times as long.
+    """
+    pages = count * dtype.itemsize // PAGE_BYTES + 1 | 1
+    return pages * PAGE_BYTES // dtype.itemsize + lanes(dtype)
+
+
+def _cut(channels: int, filters: int, positions: int, tiles: int, dtype: np.dtype, threads: int) -> Cut:
+    return Cut(1, 4 if registers() > 12 else 2, filters)

@@ -181,44 +181,58 @@ def data_transform(outputs: int, dtype: np.dtype) -> int:
             with cgutils.for_range(builder, _chunks(builder, tiles, wide)) as chunk:
                 first = builder.mul(chunk.index, _int(wide))
                 at = place(base, builder.mul(first, _int(outputs)))
-                rows = [
-                    [here.load(place(at, _int(shift + n * wide))) for n in range(outputs)]
-                    for shift in (0, outputs)
+                # As they were stored: what straddles two vectors would wait for these to leave for the cache.
+                row = [here.load(place(at, _int(n * wide))) for n in range(outputs + 1)]
+                hands = dealt(here, row[:outputs])
+                shifted = [
+                    here.shuffled(hands[j], row[outputs], [*range(1, wide), wide + j])
+                    for j in range(KERNEL - 1)
                 ]
-                inputs = [*dealt(here, rows[0]), *dealt(here, rows[1])[: KERNEL - 1]]
-                for j, vector in enumerate(product(here, matrix, inputs)):
+                for j, vector in enumerate(product(here, matrix, [*hands, *shifted])):
                     here.store(vector, place(to, builder.mul(v_step, _int(j)), first))
 
     return compiled(f"data_{outputs}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=4)
-def weight_transform(outputs: int, dtype: np.dtype) -> int:
-    """The address of what transforms a filter: U[i, j] = G g G^T, for all channels.
+@lru_cache(maxsize=8)
+def weight_transform(outputs: int, turned: bool, dtype: np.dtype) -> int:
+    """The address of what transforms weights of one filter: U[i, j] = G g G^T, for a number of channels.
 
-    Its arguments: the address of the first tap of channel 0, the steps to the next tap and to the next
-    channel, the number of channels, the address of U[0, 0], and how far it is from there to the next (i, j),
-    all in elements. U gets whole vectors, zero beyond the channels. Six are not used.
+    Its arguments: the address of channel 0, how far it is from there to the next, the number of channels, the
+    address of U[0, 0], and how far it is from there to the next (i, j), all in elements. U gets whole
+    vectors, zero beyond the channels. Seven are not used. `turned`: by 180 degrees.
     """
     matrix = matrices(outputs).weights
+    order = -1 if turned else 1
 
-    def emit(builder: ir.IRBuilder, w, tap_step, channel_step, channels, u, u_step, *_: ir.Value) -> None:
+    def emit(builder: ir.IRBuilder, w, channel_step, channels, u, u_step, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
         unit = _int(here.size)
         with cgutils.for_range(builder, _chunks(builder, channels, here.wide)) as chunk:
             first = builder.mul(chunk.index, _int(here.wide))
-            mask = here.below(builder.sub(channels, first))
             at = builder.add(w, builder.mul(builder.mul(first, channel_step), unit))
-            taps = []
-            for tap in range(KERNEL * KERNEL):
-                offset = builder.mul(builder.mul(tap_step, _int(tap)), unit)
-                taps.append(here.gather(builder.add(at, offset), channel_step, mask))
+            taps = _turned_rows(here, at, channel_step, builder.sub(channels, first))
             to = builder.add(u, builder.mul(first, unit))
             step = builder.mul(u_step, unit)
-            for n, vector in enumerate(_both_ways(here, matrix, taps)):
+            for n, vector in enumerate(_both_ways(here, matrix, taps[::order])):
                 here.store(vector, builder.add(to, builder.mul(step, _int(n))))
 
-    return compiled(f"weights_{outputs}_{dtype.name}", emit)
+    return compiled(f"weights_{outputs}_{turned:d}_{dtype.name}", emit)
+
+
+def _turned_rows(vectors: Vectors, address: ir.Value, step: ir.Value, rows: ir.Value) -> list[ir.Value]:
+    """For each tap a vector of it in as many channels, zero beyond `rows`: faster than a gather for each."""
+    builder, taps = vectors.builder, KERNEL * KERNEL
+    found = []
+    for first in range(0, taps, vectors.wide):
+        square = []
+        for lane in range(vectors.wide):
+            there = builder.icmp_signed("<", _int(lane), rows)
+            mask = vectors.below(builder.select(there, _int(taps - first), _int(0)))
+            offset = builder.add(builder.mul(step, _int(lane)), _int(first))
+            square.append(vectors.load(builder.add(address, builder.mul(offset, _int(vectors.size))), mask))
+        found += vectors.transposed(square)
+    return found[:taps]
 
 
 @lru_cache(maxsize=4)
