@@ -18,6 +18,8 @@ from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace
 from kernels.winograd_plan import Plan, plan
 
+FILTERS = 16
+"""Whose weights are transformed at a time: to dx, those of a channel lie side by side."""
 _WORTH_A_LAUNCH = 8
 """Register tiles do so many operations in the time of one of the loops that `jit` has in mind."""
 
@@ -31,14 +33,17 @@ def transform_weights(jobs, w, geometry, u):
 
 @helper
 def transform_slice(job, w, geometry, u):
-    """Those of one filter and one slice of channels."""
+    """Those of some filters and one slice of channels."""
     g = geometry[0]
     size = w.itemsize
     filters = g.groups * g.filters
-    c, k = job // filters * g.depth, job % filters
-    first = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + c * g.channel_step
-    call_emitted(g.weights, w.ctypes.data + first * size, g.channel_step, min(g.depth, g.channels - c),
-              u.ctypes.data + job * g.depth * size, g.u_step, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
+    c0, k0 = job % g.slices * g.depth, job // g.slices * FILTERS
+    for c in range(c0, min(c0 + g.depth, g.channels), g.wide):
+        for k in range(k0, min(k0 + FILTERS, filters)):
+            first = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + c * g.channel_step
+            call_emitted(g.weights, w.ctypes.data + first * size, g.channel_step, g.channels - c,
+                      u.ctypes.data + (c0 * filters + k * g.depth + c - c0) * size, g.u_step,
+                      0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @Kernel
@@ -162,7 +167,9 @@ def _correlate(
     workers = active()
     u = workspace("transformed weights", g.positions * g.u_step, w.dtype)
     work = workspace("work", workers * g.work + g.wide, w.dtype)
-    transform_weights(w.size * g.positions, g.slices * g.groups * g.filters, w.reshape(-1), plan.record, u)
+    transform_weights(
+        w.size * g.positions, g.slices * -(-g.groups * g.filters // FILTERS), w.reshape(-1), plan.record, u
+    )
     correlate(
         flops // _WORTH_A_LAUNCH, workers, len(source), source.reshape(-1), u, bias, _zeros(g.rows, w.dtype),
         out.reshape(-1), plan.record, plan.table, plan.tiles, work,

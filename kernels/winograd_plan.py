@@ -168,8 +168,8 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
 def _apart(count: int, dtype: np.dtype) -> int:
     """The step from one position to the next, of `count` numbers each: an odd number of pages and a vector.
 
-    A transform stores into all positions in turn. At powers of 2 they would share few places of the caches, and
-    few of the table of pages, which made transforms take twice to three times as long.
+    A transform stores into all positions in turn. At powers of 2 they would share few places of the caches,
+    and few of the table of pages, which made transforms take twice to three times as long.
     """
     pages = count * dtype.itemsize // PAGE_BYTES + 1 | 1
     return pages * PAGE_BYTES // dtype.itemsize + lanes(dtype)

@@ -196,26 +196,21 @@ def data_transform(outputs: int, dtype: np.dtype) -> int:
 
 @lru_cache(maxsize=8)
 def weight_transform(outputs: int, turned: bool, dtype: np.dtype) -> int:
-    """The address of what transforms weights of one filter: U[i, j] = G g G^T, for a number of channels.
+    """The address of what transforms weights of one filter and a vector of channels: U[i, j] = G g G^T.
 
-    Its arguments: the address of channel 0, how far it is from there to the next, the number of channels, the
-    address of U[0, 0], and how far it is from there to the next (i, j), all in elements. U gets whole
-    vectors, zero beyond the channels. Seven are not used. `turned`: by 180 degrees.
+    Its arguments: the address of the first channel, how far it is from there to the next, how many there are,
+    the address of U[0, 0], and how far it is from there to the next (i, j), all in elements. U is zero beyond
+    the channels. Seven are not used. `turned`: by 180 degrees.
     """
     matrix = matrices(outputs).weights
     order = -1 if turned else 1
 
     def emit(builder: ir.IRBuilder, w, channel_step, channels, u, u_step, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
-        unit = _int(here.size)
-        with cgutils.for_range(builder, _chunks(builder, channels, here.wide)) as chunk:
-            first = builder.mul(chunk.index, _int(here.wide))
-            at = builder.add(w, builder.mul(builder.mul(first, channel_step), unit))
-            taps = _turned_rows(here, at, channel_step, builder.sub(channels, first))
-            to = builder.add(u, builder.mul(first, unit))
-            step = builder.mul(u_step, unit)
-            for n, vector in enumerate(_both_ways(here, matrix, taps[::order])):
-                here.store(vector, builder.add(to, builder.mul(step, _int(n))))
+        taps = _turned_rows(here, w, channel_step, channels)
+        step = builder.mul(u_step, _int(here.size))
+        for n, vector in enumerate(_both_ways(here, matrix, taps[::order])):
+            here.store(vector, builder.add(u, builder.mul(step, _int(n))))
 
     return compiled(f"weights_{outputs}_{turned:d}_{dtype.name}", emit)
 
