@@ -71,11 +71,9 @@ def correlate_share(worker, workers, images, source, u, bias, zeros, out, geomet
             first = begin + block * vectors // blocks * g.wide
             last = min(begin + (block + 1) * vectors // blocks * g.wide, end)
             transform_data(worker, group, first, last, source, geometry, work)
-            for k in range(first_filter, last_filter, g.together):
-                count = min(g.together, last_filter - k)
-                multiply(worker, group * g.filters + k, count, last - first, u, zeros, geometry, table, tiles,
-                         work)  # fmt: skip
-                transform_result(worker, group, k, count, first, last, bias, out, geometry, work)
+            multiply(worker, group, first_filter, last_filter, last - first, u, zeros, geometry,
+                     table, tiles, work)  # fmt: skip
+            transform_result(worker, group, first_filter, last_filter, first, last, bias, out, geometry, work)
 
 
 @helper
@@ -100,50 +98,46 @@ def transform_data(worker, group, first, last, source, geometry, work):
 
 
 @helper
-def multiply(worker, filter, filters, count, u, zeros, geometry, table, tiles, work):
+def multiply(worker, group, first_filter, last_filter, count, u, zeros, geometry, table, tiles, work):
     """M = U V of some filters, position by position and slice by slice."""
     g = geometry[0]
     size = work.itemsize
     base = work.ctypes.data + worker * g.work * size
-    all_filters = g.groups * g.filters
+    filters = g.groups * g.filters
     vectors = (count + g.wide - 1) // g.wide
-    strips = (vectors + g.along - 1) // g.along
     for position in range(g.positions):
         for c in range(0, g.channels, g.depth):
             depth = min(g.depth, g.channels - c)
+            v = base + (position * g.v_step + c * g.v_row) * size
             start = zeros.ctypes.data if c == 0 else 0
-            for strip in range(strips):
-                first = strip * vectors // strips * g.wide
-                valid = (strip + 1) * vectors // strips * g.wide - first
-                v = base + (position * g.v_step + c * g.v_row + first) * size
-                for k in range(0, filters, g.rows):
-                    s = (
-                        u.ctypes.data
-                        + (position * g.u_step + c * all_filters + (filter + k) * g.depth) * size
-                    )
-                    to = base + (g.m + position * g.m_step + k * g.v_row + first) * size
-                    call_emitted(tiles[min(g.rows, filters - k), valid // g.wide], s, g.depth, v, 0,
-                              table.ctypes.data, 1, depth, to, g.v_row, 0, valid, start)  # fmt: skip
+            for k in range(first_filter, last_filter, g.rows):
+                address = tiles[min(g.rows, last_filter - k), vectors]
+                filter = group * g.filters + k
+                s = u.ctypes.data + (position * g.u_step + c * filters + filter * g.depth) * size
+                to = base + (g.m + position * g.m_step + k * g.v_row) * size
+                call_emitted(address, s, g.depth, v, 0, table.ctypes.data, 1, depth,
+                          to, g.v_row, 0, vectors * g.wide, start)  # fmt: skip
 
 
 @helper
-def transform_result(worker, group, first_filter, filters, first, last, bias, out, geometry, work):
+def transform_result(worker, group, first_filter, last_filter, first, last, bias, out, geometry, work):
     """The outputs of the tiles from `first` to `last`, of some filters."""
     g = geometry[0]
     size = work.itemsize
     base = work.ctypes.data + worker * g.work * size
     of_image = g.tiles_down * g.tiles_across
-    for k in range(filters):
+    for k in range(first_filter, last_filter):
+        filter = group * g.filters + k
         at = first
         while at < last:
             image, number = at // of_image, at % of_image
-            down, across = number // g.tiles_across * g.outputs, number % g.tiles_across * g.outputs
-            count = min(g.tiles_across - number % g.tiles_across, last - at)
-            filter = group * g.filters + first_filter + k
-            place = ((image * g.groups * g.filters + filter) * g.OH + down) * g.OW + across
+            down, across = number // g.tiles_across, number % g.tiles_across
+            count = min(g.tiles_across - across, last - at)
+            row, col = down * g.outputs, across * g.outputs
+            place = ((image * g.groups * g.filters + filter) * g.OH + row) * g.OW + col
             call_emitted(g.result, base + (g.m + k * g.v_row + at - first) * size, g.m_step,
-                      out.ctypes.data + place * size, g.OW, min(g.outputs, g.OH - down),
-                      min(count * g.outputs, g.OW - across), bias.ctypes.data + filter * size,
+                      out.ctypes.data + place * size, g.OW, min(g.outputs, g.OH - row),
+                      min(count * g.outputs, g.OW - col), bias.ctypes.data + filter * size,
                       0, 0, 0, 0, 0)  # fmt: skip
             at += count
 
@@ -166,7 +160,7 @@ def _correlate(
     g = plan.geometry
     workers = active()
     u = workspace("transformed weights", g.positions * g.u_step, w.dtype)
-    work = workspace("work", workers * g.work + g.wide, w.dtype)
+    work = workspace("work", workers * g.work, w.dtype)
     transform_weights(
         w.size * g.positions, g.slices * -(-g.groups * g.filters // FILTERS), w.reshape(-1), plan.record, u
     )

@@ -1,9 +1,9 @@
 """What the `winograd` backend decides once for each layer: which transform, and how the work is cut up.
 
-Tiles of outputs are numbered through all images, row by row, and dealt out to the workers in equal shares. A
-worker takes a block of its tiles at a time: it transforms what they read, V (positions, channels, tiles); for
-some filters at a time it multiplies, M (positions, filters, tiles) = U V for each position; and transforms
-these back. Vectors lie along tiles.
+Weights are transformed first, U (positions, filters, channels). Tiles of outputs are numbered through all
+images, row by row, and dealt out to the workers in equal shares. A worker takes a block of its tiles at a
+time: it transforms what they read, V (positions, channels, tiles); multiplies, M (positions, filters, tiles)
+= U V for each position; and transforms these back. Vectors lie along tiles.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from kernels.tiled_tile import Shape, registers, tile
 from kernels.tiled_vectors import lanes
 from kernels.winograd_transforms import KERNEL, data_transform, result_transform, weight_transform
 
-SLICE_BYTES = 16 * 1024
-"""What is multiplied at a time may take of V: it stays in the first-level cache."""
+DEPTH = 64
+"""Channels that are multiplied at a time: V of four vectors of tiles then stays in the first-level cache."""
 PAGE_BYTES = 4096
 
 
@@ -53,14 +53,10 @@ class Geometry(NamedTuple):
     """That they come to."""
     parts: int
     """Of the panels: so many workers share the same tiles."""
-    together: int
-    """Filters in M."""
     wide: int
     """Numbers in a vector."""
     vectors: int
     """Of tiles, in a block at most."""
-    along: int
-    """Of these, multiplied at a time at most."""
     depth: int
     slices: int
     """Channels that are multiplied at a time, and how often that makes all."""
@@ -97,15 +93,7 @@ class Plan(NamedTuple):
     table: np.ndarray
     """Where the channels of a slice lie in V: intp (depth,)."""
     tiles: np.ndarray
-    """intp (rows + 1, along + 1): the address of the register tile for so many filters and vectors, or 0."""
-
-
-class Cut(NamedTuple):
-    """How the work is cut up; see `Geometry`."""
-
-    parts: int
-    vectors: int
-    together: int
+    """intp (rows + 1, vectors + 1): the address of the register tile for so many filters and vectors."""
 
 
 def outputs_of_a_tile(OH: int, OW: int) -> int:
@@ -134,34 +122,32 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     positions = (outputs + KERNEL - 1) ** 2
     down, across = (-(-size // outputs) for size in target)
     wide = lanes(dtype)
-    cut = _cut(channels, filters, positions, spec.N * down * across, dtype, threads)
-    most = registers() // 12 * 12
-    along = min(cut.vectors, 4 if most > 12 else 2)
-    rows = min(most // along, filters)
-    slices = -(-channels * along * wide * dtype.itemsize // SLICE_BYTES)
+    parts, vectors = _cut(spec.N * down * across, wide, threads)
+    rows = min(registers() // 12 * 12 // vectors, 12, filters)
+    slices = -(-channels // DEPTH)
     depth = -(-channels // (slices * wide)) * wide
     slices = -(-channels // depth)
-    v_row = cut.vectors * wide
+    v_row = vectors * wide
     v_step = _apart(channels * v_row, dtype)
-    m_step = _apart(cut.together * v_row, dtype)
+    m_step = _apart(filters * v_row, dtype)
     pitch = (-(-across // wide) * outputs + 2) * wide
     m = positions * v_step
     scratch = m + positions * m_step
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
         OH=target[0], OW=target[1], outputs=outputs, positions=positions,
-        tiles_down=down, tiles_across=across, rows=rows, panels=-(-filters // rows), parts=cut.parts,
-        together=cut.together, wide=wide, vectors=cut.vectors, along=along, depth=depth, slices=slices,
+        tiles_down=down, tiles_across=across, rows=rows, panels=-(-filters // rows), parts=parts,
+        wide=wide, vectors=vectors, depth=depth, slices=slices,
         u_step=_apart(spec.groups * filters * slices * depth, dtype),
         v_row=v_row, v_step=v_step, m_step=m_step, pitch=pitch,
         m=m, scratch=scratch, work=scratch + (outputs + KERNEL - 1) * pitch,
         data=data_transform(outputs, dtype), weights=weight_transform(outputs, op == "dx", dtype),
         result=result_transform(outputs, dtype), filter_step=filter_step, channel_step=channel_step,
     )  # fmt: skip
-    addresses = np.zeros((rows + 1, along + 1), np.intp)
-    for count in {rows, filters % rows} - {0}:
-        for vectors in range(1, along + 1):
-            addresses[count, vectors] = tile(Shape(count, 1, 1, vectors), dtype)
+    addresses = np.zeros((rows + 1, vectors + 1), np.intp)
+    for numbers in {rows, filters % rows} - {0}:
+        for along in range(1, vectors + 1):
+            addresses[numbers, along] = tile(Shape(numbers, 1, 1, along), dtype)
     return Plan(geometry, geometry.record(), readonly(np.arange(depth) * v_row), readonly(addresses))
 
 
@@ -175,5 +161,13 @@ def _apart(count: int, dtype: np.dtype) -> int:
     return pages * PAGE_BYTES // dtype.itemsize + lanes(dtype)
 
 
-def _cut(channels: int, filters: int, positions: int, tiles: int, dtype: np.dtype, threads: int) -> Cut:
-    return Cut(1, 4 if registers() > 12 else 2, filters)
+def _cut(tiles: int, wide: int, threads: int) -> tuple[int, int]:
+    """Parts of the filters, and vectors of a block: a block is as wide as a register tile can be.
+
+    Workers share tiles, and each has a part of the filters, where there is no such block for each of them.
+    Wider blocks, which would read U less often, gained nothing: their V and M come from further away.
+    """
+    along = 4 if registers() > 12 else 2
+    block = along * wide
+    shares = max(n for n in range(1, threads + 1) if threads % n == 0 and (n == 1 or tiles >= n * block))
+    return threads // shares, min(along, -(-tiles // (shares * wide)))
