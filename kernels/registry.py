@@ -105,7 +105,7 @@ _BACKENDS = {
         Backend("einsum", "strided windows, not copied, then einsum", "kernels.einsum", None, EXACT, False),
         Backend("numba", "the loops compiled and parallel", "kernels.numba_loops", "numba", EXACT, True),
         Backend("tiled", "register tiles for the machine's vectors", "kernels.tiled", "numba", EXACT, True),
-        Backend("winograd", "Winograd's tiles, 3x3 only", "kernels.winograd", "numba", 3e-5, True),
+        Backend("winograd", "Winograd's tiles: 3x3 at stride 1", "kernels.winograd", "numba", 3e-5, True),
         Backend("torch", "PyTorch", "kernels.peer_torch", "torch", _PEER_TOLERANCE, False, peer=True),
         Backend("jax", "JAX, compiled by XLA", "kernels.peer_jax", "jax", _PEER_TOLERANCE, True, peer=True),
         Backend(
