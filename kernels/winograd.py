@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.numba_conv import conv_db
 from kernels.peer import first_gap, lacking
 from kernels.registry import Op
 from kernels.spec import PoolSpec, Spec
 from kernels.winograd_conv import conv_dx, conv_forward
+from kernels.winograd_dw import conv_dw
 from kernels.winograd_transforms import KERNEL
 
 __all__ = [
@@ -31,7 +33,7 @@ __all__ = [
 
 
 def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
-    """Forward and dx of 3 x 3 kernels at stride 1, without dilation."""
+    """Convolutions with kernels of 3 x 3 at stride 1, without dilation."""
     if isinstance(spec, PoolSpec):
         return "Winograd's method has no pooling"
     return first_gap(
@@ -40,10 +42,8 @@ def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
             != (KERNEL, KERNEL),
             f"stride is {spec.stride}; Winograd's tiles need 1": spec.stride != (1, 1),
             f"dilation is {spec.dilation}; Winograd's tiles need 1": spec.dilation != (1, 1),
-            "dw would have to keep a sum for each transformed weight": op == "dw",
         }
     )
 
 
-conv_dw = conv_db = lacking
 max_pool_forward = max_pool_dx = avg_pool_forward = avg_pool_dx = lacking

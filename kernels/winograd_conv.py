@@ -20,7 +20,7 @@ from kernels.winograd_plan import Plan, plan
 
 FILTERS = 16
 """Whose weights are transformed at a time: to dx, those of a channel lie side by side."""
-_WORTH_A_LAUNCH = 8
+WORTH_A_LAUNCH = 8
 """Register tiles do so many operations in the time of one of the loops that `jit` has in mind."""
 
 
@@ -82,19 +82,30 @@ def transform_data(worker, group, first, last, source, geometry, work):
     g = geometry[0]
     size = work.itemsize
     base = work.ctypes.data + worker * g.work * size
-    of_image = g.tiles_down * g.tiles_across
+    planes = g.groups * g.channels
     for c in range(g.channels):
-        at = first
-        while at < last:
-            image, number = at // of_image, at % of_image
-            down, across = number // g.tiles_across, number % g.tiles_across
-            count = min(g.tiles_across - across, last - at)
-            plane = source.ctypes.data + ((image * g.groups + group) * g.channels + c) * g.H * g.W * size
-            # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
-            call_emitted(g.data, plane, down * g.outputs - g.top, across * g.outputs - g.left, g.H, g.W,
-                      count, base + g.scratch * size, g.pitch,
-                      base + (c * g.v_row + at - first) * size, g.v_step, 0, 0)  # fmt: skip
-            at += count
+        plane = source.ctypes.data + (group * g.channels + c) * g.H * g.W * size
+        transform_plane(g.data, plane, planes * g.H * g.W * size, g.H, g.W, g.top, g.left, first, last,
+                        g.tiles_down, g.tiles_across, g.outputs, base + g.scratch * size, g.pitch,
+                        base + c * g.v_row * size, g.v_step, size)  # fmt: skip
+
+
+@helper
+def transform_plane(
+    address, plane, image_bytes, H, W, top, left, first, last, tiles_down, tiles_across, outputs,
+    scratch, pitch, to, step, size,
+):  # fmt: skip
+    """The tiles of one channel from `first` to `last`, counted through all images, to consecutive places."""
+    of_image = tiles_down * tiles_across
+    at = first
+    while at < last:
+        image, number = at // of_image, at % of_image
+        down, across = number // tiles_across, number % tiles_across
+        count = min(tiles_across - across, last - at)
+        # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
+        call_emitted(address, plane + image * image_bytes, down * outputs - top, across * outputs - left,
+                  H, W, count, scratch, pitch, to + (at - first) * size, step, 0, 0)  # fmt: skip
+        at += count
 
 
 @helper
@@ -165,7 +176,7 @@ def _correlate(
         w.size * g.positions, g.slices * -(-g.groups * g.filters // FILTERS), w.reshape(-1), plan.record, u
     )
     correlate(
-        flops // _WORTH_A_LAUNCH, workers, len(source), source.reshape(-1), u, bias, _zeros(g.rows, w.dtype),
+        flops // WORTH_A_LAUNCH, workers, len(source), source.reshape(-1), u, bias, _zeros(g.rows, w.dtype),
         out.reshape(-1), plan.record, plan.table, plan.tiles, work,
     )  # fmt: skip
 

@@ -128,8 +128,8 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     depth = -(-channels // (slices * wide)) * wide
     slices = -(-channels // depth)
     v_row = vectors * wide
-    v_step = _apart(channels * v_row, dtype)
-    m_step = _apart(filters * v_row, dtype)
+    v_step = apart(channels * v_row, dtype)
+    m_step = apart(filters * v_row, dtype)
     pitch = (-(-across // wide) * outputs + 2) * wide
     m = positions * v_step
     scratch = m + positions * m_step
@@ -138,7 +138,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         OH=target[0], OW=target[1], outputs=outputs, positions=positions,
         tiles_down=down, tiles_across=across, rows=rows, panels=-(-filters // rows), parts=parts,
         wide=wide, vectors=vectors, depth=depth, slices=slices,
-        u_step=_apart(spec.groups * filters * slices * depth, dtype),
+        u_step=apart(spec.groups * filters * slices * depth, dtype),
         v_row=v_row, v_step=v_step, m_step=m_step, pitch=pitch,
         m=m, scratch=scratch, work=scratch + (outputs + KERNEL - 1) * pitch,
         data=data_transform(outputs, dtype), weights=weight_transform(outputs, op == "dx", dtype),
@@ -151,7 +151,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     return Plan(geometry, geometry.record(), readonly(np.arange(depth) * v_row), readonly(addresses))
 
 
-def _apart(count: int, dtype: np.dtype) -> int:
+def apart(count: int, dtype: np.dtype) -> int:
     """The step from one position to the next, of `count` numbers each: an odd number of pages and a vector.
 
     A transform stores into all positions in turn. At powers of 2 they would share few places of the caches,

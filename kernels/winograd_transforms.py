@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -61,6 +61,10 @@ def matrices(outputs: int) -> Matrices:
         [*weights, infinity[1]],
         [*data, _coefficients(points)],
     )
+
+
+def _turned(matrix: Matrix) -> Matrix:
+    return [list(column) for column in zip(*matrix, strict=True)]
 
 
 def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
@@ -137,17 +141,28 @@ def collected(vectors: Vectors, hands: Sequence[ir.Value]) -> list[ir.Value]:
     ]
 
 
-@lru_cache(maxsize=4)
 def data_transform(outputs: int, dtype: np.dtype) -> int:
-    """The address of what transforms tiles side by side of one channel: V[i, j] = B^T d B.
+    """The address of what transforms tiles side by side of one channel: V[i, j] = B^T d B."""
+    return _plane_transform("data", outputs, dtype)
+
+
+def gradient_transform(outputs: int, dtype: np.dtype) -> int:
+    """The same of the gradient dy of one filter: A dy A^T, where tiles do not overlap."""
+    return _plane_transform("gradient", outputs, dtype)
+
+
+@lru_cache(maxsize=8)
+def _plane_transform(name: Literal["data", "gradient"], outputs: int, dtype: np.dtype) -> int:
+    """The address of a transform of tiles side by side.
 
     Its arguments: the address of the channel's plane (H, W); row and column of the first tile's first input,
     either of which may lie outside, where inputs are zero; H; W; the number of tiles; the address of scratch,
     (m + 2, pitch) numbers; pitch, to hold a vector more than whole vectors of tiles; the address of V[0, 0],
     and how far it is from there to the next (i, j), in elements. V gets whole vectors. Two are not used.
     """
-    size = outputs + KERNEL - 1
-    matrix = matrices(outputs).data
+    of = matrices(outputs)
+    matrix = of.data if name == "data" else _turned(of.result)
+    overlap = len(matrix[0]) - outputs
 
     def emit(
         builder: ir.IRBuilder, plane, row, col, H, W, tiles, scratch, pitch, v, v_step, *_: ir.Value
@@ -160,7 +175,7 @@ def data_transform(outputs: int, dtype: np.dtype) -> int:
                 base = builder.add(base, builder.mul(count, _int(here.size)))
             return base
 
-        pixels = builder.add(builder.mul(tiles, _int(outputs)), _int(KERNEL - 1))
+        pixels = builder.add(builder.mul(tiles, _int(outputs)), _int(overlap))
         with cgutils.for_range(builder, _chunks(builder, pixels, wide)) as chunk:
             first = builder.mul(chunk.index, _int(wide))
             left = builder.add(col, first)
@@ -168,30 +183,29 @@ def data_transform(outputs: int, dtype: np.dtype) -> int:
                 here.below(builder.sub(W, left)), builder.not_(here.below(builder.neg(left)))
             )
             column = []
-            for i in range(size):
+            for i in range(outputs + overlap):
                 down = builder.add(row, _int(i))
                 there = builder.icmp_unsigned("<", down, H)
                 mask = builder.select(there, inside, ir.Constant(inside.type, None))
                 column.append(here.load(place(plane, builder.mul(down, W), left), mask))
             for i, vector in enumerate(product(here, matrix, column)):
                 here.store(vector, place(scratch, builder.mul(pitch, _int(i)), first))
-        with cgutils.for_range(builder, _int(size)) as line:
+        with cgutils.for_range(builder, _int(len(matrix))) as line:
             base = place(scratch, builder.mul(pitch, line.index))
-            to = place(v, builder.mul(builder.mul(v_step, _int(size)), line.index))
+            to = place(v, builder.mul(builder.mul(v_step, _int(len(matrix))), line.index))
             with cgutils.for_range(builder, _chunks(builder, tiles, wide)) as chunk:
                 first = builder.mul(chunk.index, _int(wide))
                 at = place(base, builder.mul(first, _int(outputs)))
                 # As they were stored: what straddles two vectors would wait for these to leave for the cache.
-                row = [here.load(place(at, _int(n * wide))) for n in range(outputs + 1)]
+                row = [here.load(place(at, _int(n * wide))) for n in range(outputs + bool(overlap))]
                 hands = dealt(here, row[:outputs])
                 shifted = [
-                    here.shuffled(hands[j], row[outputs], [*range(1, wide), wide + j])
-                    for j in range(KERNEL - 1)
+                    here.shuffled(hands[j], row[outputs], [*range(1, wide), wide + j]) for j in range(overlap)
                 ]
                 for j, vector in enumerate(product(here, matrix, [*hands, *shifted])):
                     here.store(vector, place(to, builder.mul(v_step, _int(j)), first))
 
-    return compiled(f"data_{outputs}_{dtype.name}", emit)
+    return compiled(f"{name}_{outputs}_{dtype.name}", emit)
 
 
 @lru_cache(maxsize=8)
@@ -228,6 +242,33 @@ def _turned_rows(vectors: Vectors, address: ir.Value, step: ir.Value, rows: ir.V
             square.append(vectors.load(builder.add(address, builder.mul(offset, _int(vectors.size))), mask))
         found += vectors.transposed(square)
     return found[:taps]
+
+
+@lru_cache(maxsize=4)
+def weight_gradient_transform(outputs: int, dtype: np.dtype) -> int:
+    """The address of what transforms gradients dU of one filter and a vector of channels back: G^T dU G.
+
+    Its arguments: the address of dU[0, 0], how far it is from there to the next (i, j), the address of the
+    first channel's first tap, and the number of channels. Eight are not used.
+    """
+    matrix = _turned(matrices(outputs).weights)
+    positions = (outputs + KERNEL - 1) ** 2
+
+    def emit(builder: ir.IRBuilder, du, du_step, dw, channels, *_: ir.Value) -> None:
+        here = Vectors(builder, dtype)
+        step = builder.mul(du_step, _int(here.size))
+        square = [here.load(builder.add(du, builder.mul(step, _int(n)))) for n in range(positions)]
+        taps = _both_ways(here, matrix, square)
+        for first in range(0, len(taps), here.wide):
+            some = taps[first : first + here.wide]
+            rest = [ir.Constant(here.vector, ir.Undefined)] * (here.wide - len(some))
+            for lane, row in enumerate(here.transposed([*some, *rest])):
+                there = builder.icmp_signed("<", _int(lane), channels)
+                mask = here.below(builder.select(there, _int(len(some)), _int(0)))
+                offset = (lane * len(taps) + first) * here.size
+                here.store(row, builder.add(dw, _int(offset)), mask)
+
+    return compiled(f"weight_gradient_{outputs}_{dtype.name}", emit)
 
 
 @lru_cache(maxsize=4)

@@ -13,9 +13,10 @@ import pytest
 from kernel_cases import CONVS
 
 import kernels
-from kernels import ConvSpec, PoolSpec
+from kernels import ConvSpec, PoolSpec, winograd_dw
 from kernels.policy import ERROR_BUDGET
 from kernels.problem import Problem
+from kernels.registry import OPS
 from kernels.tiled_work import workspace
 from kernels.winograd_plan import outputs_of_a_tile, plan
 from kernels.winograd_transforms import KERNEL, POINTS, matrices
@@ -23,7 +24,6 @@ from kernels.winograd_transforms import KERNEL, POINTS, matrices
 ROOT = Path(__file__).parents[2]
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 WINOGRAD = kernels.get_backend("winograd")
-OPS = ("forward", "dx")
 LAYERS = {
     **{name: spec for name, spec in CONVS.items() if WINOGRAD.unsupported(spec, "forward", FLOAT32) is None},
     "several blocks, slices and panels": ConvSpec(2, 130, 35, 22, 37, 3, 3, padding=1),
@@ -45,7 +45,7 @@ print("right")
 
 
 def check(spec: ConvSpec) -> None:
-    """Forward and dx, in both dtypes, on random data: float64 far better than the backend promises."""
+    """All operations, in both dtypes, on random data: float64 far better than the backend promises."""
     for op in OPS:
         for dtype, allowed in ((FLOAT32, WINOGRAD.tolerance), (FLOAT64, 1e-13)):
             problem = Problem.random(spec, op, dtype)
@@ -115,17 +115,20 @@ def test_tolerance_is_within_what_auto_accepts() -> None:
 
 @pytest.mark.parametrize("op", OPS)
 def test_errors_of_many_channels(op: str) -> None:
-    """Where sums are longest, half of the tolerance is left."""
-    problem = Problem.random(ConvSpec(1, 1024, 9, 9, 1024, 3, 3, padding=1), op)
+    """Where sums are longest, in dw over 8192 tiles, half of the tolerance is left."""
+    spec = ConvSpec(8, 4, 128, 128, 4, 3, 3) if op == "dw" else ConvSpec(1, 1024, 9, 9, 1024, 3, 3, padding=1)
+    problem = Problem.random(spec, op)
     verdict = problem.judge("winograd", problem.run("winograd"))
     assert verdict.error <= WINOGRAD.tolerance / 2
 
 
 def test_all_threads_have_a_share() -> None:
-    """Of the filters, where there are few tiles; at batch 8 of the tiles."""
+    """Of the filters, where there are few tiles, and in dw; at batch 80 of the tiles."""
     spec = ConvSpec(1, 64, 14, 14, 64, 3, 3, padding=1)
     assert plan(spec, "forward", FLOAT32, 8).geometry.parts == 8
     assert plan(spec.with_batch(80), "forward", FLOAT32, 8).geometry.parts == 1
+    parts = winograd_dw.plan(spec, FLOAT32, 8).geometry
+    assert parts.filter_parts * parts.channel_parts == 8
 
 
 def test_nan_stays_in_its_tiles() -> None:
