@@ -1,6 +1,9 @@
-"""What the array backends share: padding and the view of all windows."""
+"""What backends share: padding, the view of all windows, arrays for compiled loops."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -108,3 +111,9 @@ def readonly(array: np.ndarray) -> np.ndarray:
     """
     array.flags.writeable = False
     return array
+
+
+def records(rows: Sequence[NamedTuple]) -> np.ndarray:
+    """As a structured array; compiled loops take it as a pointer, where a tuple is converted at each call."""
+    dtype = np.dtype([(name, np.intp) for name in rows[0]._fields])
+    return readonly(np.array([tuple(row) for row in rows], dtype))

@@ -115,6 +115,7 @@ _BACKENDS = {
             True,
             checks_positions=True,
         ),
+        Backend("winograd", "Winograd's tiles: 3x3 at stride 1", "kernels.winograd", "numba", 3e-5, True),
         Backend("torch", "PyTorch", "kernels.peer_torch", "torch", _PEER_TOLERANCE, False, peer=True),
         Backend("jax", "JAX, compiled by XLA", "kernels.peer_jax", "jax", _PEER_TOLERANCE, True, peer=True),
         Backend(

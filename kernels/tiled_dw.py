@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
-from kernels.arrays import readonly
+from kernels.arrays import readonly, records
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
@@ -20,7 +20,7 @@ from kernels.tiled_axis import CopiedAxis, forward_taps
 from kernels.tiled_conv import WORTH_A_LAUNCH, copy_block, zeros
 from kernels.tiled_copy import turn, turner
 from kernels.tiled_lay import spans, split
-from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy, in_long_rows, records, shares
+from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy, in_long_rows, shares
 from kernels.tiled_tile import Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import whole_lines, workspace

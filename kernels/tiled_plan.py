@@ -7,7 +7,6 @@ by side. The copy stays in the second-level cache while all filters use it, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kernels.arrays import readonly
+from kernels.arrays import readonly, records
 from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.tiled_axis import AxisTaps, CopiedAxis, dx_taps, forward_taps
@@ -134,12 +133,6 @@ class Plan(NamedTuple):
     """Elements of one worker's."""
     whole: bool
     """Whether all outputs are in some part."""
-
-
-def records(rows: Sequence[NamedTuple]) -> np.ndarray:
-    """As a structured array; compiled loops take it as a pointer, where a tuple is converted at each call."""
-    dtype = np.dtype([(name, np.intp) for name in rows[0]._fields])
-    return readonly(np.array([tuple(row) for row in rows], dtype))
 
 
 class _Correlation(NamedTuple):

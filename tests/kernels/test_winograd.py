@@ -1,0 +1,168 @@
+"""The winograd backend's own: its matrices, its precision, other CPUs, layers cut into many pieces."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_cases import CONVS
+
+import kernels
+from kernels import ConvSpec, PoolSpec, winograd_dw
+from kernels.policy import ERROR_BUDGET
+from kernels.problem import Problem
+from kernels.registry import OPS
+from kernels.tiled_work import workspace
+from kernels.winograd_plan import outputs_of_a_tile, plan
+from kernels.winograd_transforms import KERNEL, POINTS, matrices
+
+ROOT = Path(__file__).parents[2]
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+WINOGRAD = kernels.get_backend("winograd")
+LAYERS = {
+    **{name: spec for name, spec in CONVS.items() if WINOGRAD.unsupported(spec, "forward", FLOAT32) is None},
+    "several blocks, slices and panels": ConvSpec(2, 130, 35, 22, 37, 3, 3, padding=1),
+    "many tiles across": ConvSpec(1, 3, 6, 150, 5, 3, 3),
+    "shared tiles": ConvSpec(1, 70, 9, 9, 50, 3, 3, padding=1),
+    "grouped": ConvSpec(3, 30, 17, 13, 24, 3, 3, groups=3, padding=((2, 0), (1, 2))),
+    "more padding than kernel": ConvSpec(2, 3, 9, 40, 4, 3, 3, padding=((5, 3), (4, 6))),
+}
+SCRIPT = """
+import sys
+sys.path[:0] = ["tests/kernels"]
+from test_winograd import LAYERS, check
+from kernels.tiled_vectors import vector_bits
+assert vector_bits() == int(sys.argv[1]), vector_bits()
+for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "shared tiles"):
+    check(LAYERS[name])
+print("right")
+"""
+
+
+def check(spec: ConvSpec) -> None:
+    """All operations, in both dtypes, on random data: float64 far better than the backend promises."""
+    for op in OPS:
+        for dtype, allowed in ((FLOAT32, WINOGRAD.tolerance), (FLOAT64, 1e-13)):
+            problem = Problem.random(spec, op, dtype)
+            verdict = problem.judge("winograd", problem.run("winograd"))
+            assert verdict.wrong is None, (spec, op, dtype)
+            assert verdict.error <= allowed, (spec, op, dtype)
+
+
+@pytest.mark.parametrize("spec", LAYERS.values(), ids=LAYERS.keys())
+def test_layers(spec: ConvSpec) -> None:
+    check(spec)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "features", "bits"), [("haswell", "+avx2,+fma", 256), ("x86-64", "", 128)], ids=["AVX2", "SSE2"]
+)
+def test_other_cpus(tmp_path: Path, cpu: str, features: str, bits: int) -> None:
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": cpu,
+        "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(bits)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "right\n"
+
+
+@pytest.mark.parametrize("outputs", POINTS)
+def test_matrices_make_a_correlation(outputs: int) -> None:
+    """A^T [(G g) * (B^T d)] in exact fractions."""
+    rng = np.random.default_rng(0)
+    weights = [Fraction(int(n)) for n in rng.integers(-9, 10, KERNEL)]
+    data = [Fraction(int(n)) for n in rng.integers(-9, 10, outputs + KERNEL - 1)]
+
+    def times(matrix: list[list[Fraction]], vector: list[Fraction]) -> list[Fraction]:
+        return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
+
+    of = matrices(outputs)
+    products = [a * b for a, b in zip(times(of.weights, weights), times(of.data, data), strict=True)]
+    expected = [sum(weights[r] * data[i + r] for r in range(KERNEL)) for i in range(outputs)]
+    assert times(of.result, products) == expected
+
+
+def test_matrices_of_two_outputs_are_those_of_the_paper() -> None:
+    """Lavin and Gray, equation (7), up to the signs of rows that cancel."""
+    of = matrices(2)
+    half = Fraction(1, 2)
+    assert [[abs(n) for n in row] for row in of.weights] == [[1, 0, 0], [half] * 3, [half] * 3, [0, 0, 1]]
+    assert [[abs(n) for n in row] for row in of.data] == [
+        [1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "outputs"), [(1, 2), (2, 2), (3, 4), (4, 4), (5, 2), (6, 2), (7, 4), (8, 4), (14, 4), (224, 4)]
+)
+def test_tiles_waste_little(size: int, outputs: int) -> None:
+    assert outputs_of_a_tile(size, size) == outputs
+
+
+def test_tolerance_is_within_what_auto_accepts() -> None:
+    assert 0 < WINOGRAD.tolerance <= ERROR_BUDGET
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_errors_of_many_channels(op: str) -> None:
+    """Where sums are longest, in dw over 8192 tiles, half of the tolerance is left."""
+    spec = ConvSpec(8, 4, 128, 128, 4, 3, 3) if op == "dw" else ConvSpec(1, 1024, 9, 9, 1024, 3, 3, padding=1)
+    problem = Problem.random(spec, op)
+    verdict = problem.judge("winograd", problem.run("winograd"))
+    assert verdict.error <= WINOGRAD.tolerance / 2
+
+
+def test_all_threads_have_a_share() -> None:
+    """Of the filters, where there are few tiles, and in dw; at batch 80 of the tiles."""
+    spec = ConvSpec(1, 64, 14, 14, 64, 3, 3, padding=1)
+    assert plan(spec, "forward", FLOAT32, 8).geometry.parts == 8
+    assert plan(spec.with_batch(80), "forward", FLOAT32, 8).geometry.parts == 1
+    parts = winograd_dw.plan(spec, FLOAT32, 8).geometry
+    assert parts.filter_parts * parts.channel_parts == 8
+
+
+def test_nan_stays_in_its_tiles() -> None:
+    """It may reach outputs whose windows do not see it, but of no other tile, image or channel."""
+    problem = Problem.random(ConvSpec(2, 2, 14, 14, 3, 3, 3), "forward")
+    expected = problem.run("winograd")[0]
+    x = problem.arrays["x"].copy()
+    x[1, 1, 5, 0] = np.nan  # inputs 4 to 9 belong to outputs 4 to 7, inputs 0 to 5 to outputs 0 to 3
+    y = kernels.conv2d(x, problem.arrays["w"], problem.arrays["b"], backend="winograd")
+    assert np.isnan(y[1, :, 3:6, 0]).all()
+    tiles = np.zeros(y.shape, bool)
+    tiles[1, :, :8, :4] = True
+    np.testing.assert_array_equal(y[~tiles], expected[~tiles])
+
+
+def test_what_lies_in_the_workspace_does_not_matter() -> None:
+    """NaN left there by an earlier call gets into no result."""
+    for spec in LAYERS.values():
+        for op in OPS:
+            problem = Problem.random(spec, op)
+            problem.run("winograd")  # makes it large enough
+            for name in ("work", "transformed weights"):
+                workspace(name, 1 << 16, FLOAT32).fill(np.nan)
+            assert problem.judge("winograd", problem.run("winograd")).wrong is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "op", "reason"),
+    [
+        (CONVS["stride"], "forward", "stride is (2, 2); Winograd's tiles need 1"),
+        (CONVS["not square"], "dx", "kernel is 2x4; Winograd's transforms are for 3x3"),
+        (ConvSpec(1, 1, 9, 9, 1, 3, 3, dilation=2), "dx", "dilation is (2, 2); Winograd's tiles need 1"),
+        (PoolSpec("max", 1, 1, 4, 4, 2, 2), "forward", "Winograd's method has no pooling"),
+    ],
+)
+def test_what_is_not_supported_is_said(spec: ConvSpec | PoolSpec, op: str, reason: str) -> None:
+    assert WINOGRAD.unsupported(spec, op, FLOAT32) == reason
