@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernels.arrays import flat_position, pad, windows, winning_tap
-from kernels.registry import Op
+from kernels.registry import Op, first_gap
 from kernels.spec import PoolSpec, Spec
 
 Arrays = Mapping[str, np.ndarray]
@@ -31,20 +31,6 @@ class Native:
     into: Callable[[], Any] | None
     arrays: Callable[[Any], tuple[np.ndarray, ...]]
     keeps: Any = None
-
-
-def lacking(library: str) -> Callable[..., None]:
-    """In place of an operation that `library` does not have, as its `supports` says; raises ValueError."""
-
-    def operation(*arguments: object) -> None:
-        raise ValueError(f"{library} does not have this operation; expected one that `supports` lets pass")
-
-    return operation
-
-
-def first_gap(gaps: Mapping[str, bool]) -> str | None:
-    """The first reason of `gaps` that holds, or None."""
-    return next((reason for reason, holds in gaps.items() if holds), None)
 
 
 def uneven(spec: Spec) -> bool:

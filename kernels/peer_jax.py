@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels.peer import Arrays, Native, find_maxima, first_gap, lacking
-from kernels.registry import Op
+from kernels.peer import Arrays, Native, find_maxima
+from kernels.registry import Op, first_gap, lacking
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 jax: Any = importlib.import_module("jax")

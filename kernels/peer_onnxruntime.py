@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels.peer import Arrays, Native, inference_gap, lacking, max_pool
-from kernels.registry import Op
+from kernels.peer import Arrays, Native, inference_gap, max_pool
+from kernels.registry import Op, lacking
 from kernels.spec import ConvSpec, PoolSpec, Spec
 from kernels.threads import active
 

@@ -10,8 +10,7 @@ import numpy as np
 from scipy.signal import correlate
 
 from kernels.arrays import grouped, pad
-from kernels.peer import first_gap, lacking
-from kernels.registry import Op
+from kernels.registry import Op, first_gap, lacking
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from kernels.arrays import crop, pad, readonly
-from kernels.peer import Arrays, Native, first_gap, uneven
-from kernels.registry import Op
+from kernels.peer import Arrays, Native, uneven
+from kernels.registry import Op, first_gap
 from kernels.spec import ConvSpec, PoolSpec, Spec
 from kernels.threads import active
 

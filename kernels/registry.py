@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
@@ -93,6 +93,20 @@ class Backend:
 def everything(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
     """`supports` of a backend without gaps."""
     return None
+
+
+def lacking(library: str) -> Callable[..., None]:
+    """In place of an operation that `library` does not have, as its `supports` says; raises ValueError."""
+
+    def operation(*arguments: object) -> None:
+        raise ValueError(f"{library} does not have this operation; expected one that `supports` lets pass")
+
+    return operation
+
+
+def first_gap(gaps: Mapping[str, bool]) -> str | None:
+    """The first reason of `gaps` that holds, or None."""
+    return next((reason for reason, holds in gaps.items() if holds), None)
 
 
 _PEER_TOLERANCE = 1e-4

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kernels.numba_conv import conv_db
-from kernels.peer import first_gap, lacking
-from kernels.registry import Op
+from kernels.registry import Op, first_gap, lacking
 from kernels.spec import PoolSpec, Spec
+from kernels.tiled_db import conv_db
 from kernels.winograd_conv import conv_dx, conv_forward
 from kernels.winograd_dw import conv_dw
 from kernels.winograd_transforms import KERNEL
@@ -46,4 +45,4 @@ def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
     )
 
 
-max_pool_forward = max_pool_dx = avg_pool_forward = avg_pool_dx = lacking
+max_pool_forward = max_pool_dx = avg_pool_forward = avg_pool_dx = lacking("winograd")
