@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
+from kernels import tiled_dots
 from kernels.arrays import readonly, records
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
@@ -246,6 +247,9 @@ def gather_sums(sums, of_worker, filters, rest, padded, wide, turner, dw):
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
     """dw, from x and dy."""
+    if tiled_dots.pays(spec, lanes(x.dtype)):
+        tiled_dots.conv_dw(spec, dy, x, dw)
+        return
     found = plan(spec, x.dtype, active())
     workers = min(active(), found.tasks)
     sums = workspace("sums", workers * found.sums, x.dtype)

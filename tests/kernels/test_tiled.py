@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from kernel_cases import CONVS, POOLS
 
-from kernels import ConvSpec, PoolSpec, tiled_dw
+from kernels import ConvSpec, PoolSpec, tiled_dots, tiled_dw
 from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_axis import dx_taps, forward_taps
@@ -139,6 +139,22 @@ def test_dw_takes_every_tap_once():
         else:
             assert by_channels == {1}
             assert {int(first) for first in found.pieces[:, 0]} <= set(range(spec.R * spec.S))
+
+
+@pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_both_ways_to_dw_are_right(spec, dtype, monkeypatch):
+    """Tiles and dots, whichever would pay."""
+    problem = Problem.integers(spec, "dw", dtype)
+    for pays in (False, True):
+        monkeypatch.setattr(tiled_dots, "pays", lambda *_, pays=pays: pays)
+        assert problem.judge("tiled", problem.run("tiled")).wrong is None
+
+
+def test_dots_are_for_few_channels():
+    assert tiled_dots.pays(ConvSpec(32, 1, 28, 28, 8, 3, 3, padding=1), 16)
+    assert tiled_dots.pays(ConvSpec(32, 1, 28, 28, 6, 5, 5), 16)
+    assert not tiled_dots.pays(ConvSpec(32, 32, 28, 28, 32, 3, 3, padding=1), 16)
 
 
 def test_tiles_fit_into_the_registers():

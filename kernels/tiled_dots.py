@@ -1,0 +1,251 @@
+"""The `tiled` backend's dw where there are few channels: vectors along the pixels of dy and of x.
+
+    dw[k, c, tap] = sum over images and pixels p of dy[k, p] * x[c, p + tap]
+
+A function holds sums of some filters by some taps in registers, a vector of partial sums each, and goes over
+the rows of a block: each vector of dy serves all taps, and each of x all filters. Nothing has to be turned,
+which is most of the work where a first layer has a channel or three.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import prange
+from numba.core import cgutils
+
+from kernels.arrays import readonly, records
+from kernels.jit import Kernel, helper
+from kernels.spec import ConvSpec
+from kernels.threads import active
+from kernels.tiled_axis import CopiedAxis, forward_taps
+from kernels.tiled_conv import WORTH_A_LAUNCH, copy_block
+from kernels.tiled_lay import spans
+from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy
+from kernels.tiled_tile import registers
+from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, lanes
+from kernels.tiled_work import whole_lines, workspace
+
+ARGUMENTS = (
+    "dy", "dy_step", "dy_row", "x", "x_row", "table", "rows", "width", "sums", "sums_step", "spare", "spare2"
+)  # fmt: skip
+"""Of the function, all intp: addresses of the first filter's first pixel, of what tap 0 at place 0 reads
+there, of the places of taps (intp), and of the sums (filters, sums_step, lanes); steps in elements, from a
+filter to the next and from a row to the next; rows, and pixels of each."""
+_TAPS = 6
+"""Of a function, at most: about as many as filters, since each vector serves all of the others."""
+_TURNING = 20
+"""Multiplications of vectors in the time that turning one vector of dy takes, as measured."""
+_LOADS = 1.5
+"""Time of a multiplication here, over that in a register tile: vectors of x lie across lines of the cache."""
+_TAIL = 2
+"""Time of a row's last vector, which is masked, over that of a whole one."""
+
+
+@lru_cache(maxsize=256)
+def dots(filters: int, taps: int, dtype: np.dtype) -> int:
+    """The address of the function that adds to sums of so many filters by so many taps."""
+
+    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+        given = dict(zip(ARGUMENTS, arguments, strict=True))
+        _Dots(builder, filters, taps, dtype, given).emit()
+
+    return compiled(f"dots_{filters}_{taps}_{dtype.name}", emit)
+
+
+class _Dots:
+    """Emits it."""
+
+    def __init__(
+        self, builder: ir.IRBuilder, filters: int, taps: int, dtype: np.dtype, given: dict[str, ir.Value]
+    ) -> None:
+        self.builder = builder
+        self.vectors = Vectors(builder, dtype)
+        self.filters, self.taps = filters, taps
+        self.given = given
+
+    def emit(self) -> None:
+        builder, given, wide = self.builder, self.given, self.vectors.wide
+        table = builder.inttoptr(given["table"], I64.as_pointer())
+        places = [builder.load(builder.gep(table, [_int(t)])) for t in range(self.taps)]
+        step = builder.mul(given["sums_step"], _int(wide))
+        targets = [
+            self.at("sums", builder.mul(step, _int(f)), _int(t * wide))
+            for f, t in product(range(self.filters), range(self.taps))
+        ]
+        sums = [cgutils.alloca_once_value(builder, self.vectors.load(target)) for target in targets]
+        whole = builder.sdiv(given["width"], _int(wide))
+        with cgutils.for_range(builder, given["rows"]) as rows:
+            with cgutils.for_range(builder, whole) as loop:
+                self.add(sums, places, rows.index, builder.mul(loop.index, _int(wide)), None)
+            first = builder.mul(whole, _int(wide))
+            left = builder.sub(given["width"], first)
+            with builder.if_then(builder.icmp_signed(">", left, _int(0))):
+                self.add(sums, places, rows.index, first, self.vectors.below(left))
+        for place, target in zip(sums, targets, strict=True):
+            self.vectors.store(builder.load(place), target)
+
+    def add(self, sums, places, row, first, mask) -> None:
+        """The products of one vector of pixels, from `first` on in a row."""
+        builder, given = self.builder, self.given
+        down = builder.add(builder.mul(given["dy_row"], row), first)
+        gradients = [
+            self.vectors.load(self.at("dy", builder.mul(given["dy_step"], _int(f)), down), mask)
+            for f in range(self.filters)
+        ]
+        down = builder.add(builder.mul(given["x_row"], row), first)
+        for t in range(self.taps):
+            inputs = self.vectors.load(self.at("x", places[t], down), mask)
+            for f in range(self.filters):
+                place = sums[f * self.taps + t]
+                builder.store(self.vectors.fma(gradients[f], inputs, builder.load(place)), place)
+
+    def at(self, name: str, *elements: ir.Value) -> ir.Value:
+        """The address of an element."""
+        address = self.given[name]
+        for count in elements:
+            address = self.builder.add(address, self.builder.mul(count, _int(self.vectors.size)))
+        return address
+
+
+def _int(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
+
+
+class Geometry(NamedTuple):
+    """How rows are dealt out, beside the copy; all in elements."""
+
+    groups: int
+    filters: int
+    """Of a group."""
+    taps: int
+    OH: int
+    OW: int
+    block: int
+    blocks: int
+    """Output rows of a block, and blocks of an image; the last one may be lower."""
+    work: int
+    """What a thread needs in all."""
+
+
+class Plan(NamedTuple):
+    """dw of a layer, as the compiled loops take it."""
+
+    copy: np.ndarray
+    geometry: np.ndarray
+    phases_down: np.ndarray
+    chunks: np.ndarray
+    table: np.ndarray
+    """Where the taps of output 0 lie in a channel's copy: intp (taps,)."""
+    pieces: np.ndarray
+    """First filter, how many, first tap, and the address of their function: intp (pieces, 4)."""
+    tasks: int
+    work: int
+
+
+def pays(spec: ConvSpec, wide: int) -> bool:
+    """Whether this takes fewer operations than register tiles, for which dy is turned."""
+    sums = spec.C // spec.groups * spec.R * spec.S
+    filters = spec.K // spec.groups
+    tiles = spec.OW * -(-filters // wide) * (sums + _TURNING)
+    whole, rest = divmod(spec.OW, wide)
+    return (whole + _TAIL * bool(rest)) * filters * _LOADS * sums < tiles
+
+
+@lru_cache(maxsize=1024)
+def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
+    """How to compute dw."""
+    channels, filters, taps = spec.C // spec.groups, spec.K // spec.groups, spec.R * spec.S
+    rows, cols = forward_taps(spec.rows), forward_taps(spec.cols)
+    down, across = CopiedAxis.of([rows], True), CopiedAxis.of([cols], True)
+    row_bytes = Copy.of(down, across, channels, 1, spec.OW).channel * channels * dtype.itemsize
+    fit = max(1, BLOCK_BYTES // row_bytes * (1 + down.halo) - down.halo)
+    blocks = max(-(-spec.OH // fit), min(spec.OH, -(-threads // (spec.N * spec.groups))))
+    block = -(-spec.OH // blocks)
+    copy = Copy.of(down, across, channels, block, spec.OW)
+    work = whole_lines(copy.channel * channels + SLACK)
+    geometry = Geometry(spec.groups, filters, taps, spec.OH, spec.OW, block, -(-spec.OH // block), work)
+    places = [
+        (i * len(across.phases) + j) * copy.plane + r * copy.pitch + s
+        for (i, r), (j, s) in product(map(down.place, rows.offsets), map(across.place, cols.offsets))
+    ]
+    pieces = [
+        (k, count, tap, dots(count, span, dtype))
+        for tap, span in spans(taps, _TAPS)
+        for k, count in spans(filters, registers() // span)
+    ]
+    return Plan(
+        records([copy]),
+        records([geometry]),
+        readonly(np.array(down.phases, np.intp)),
+        readonly(across.chunks(copy.pitch, lanes(dtype))),
+        readonly(np.array(places, np.intp)),
+        readonly(np.array(pieces, np.intp)),
+        spec.N * spec.groups * geometry.blocks,
+        work,
+    )
+
+
+@Kernel
+def sum_products(workers, tasks, x, dy, copy, geometry, phases_down, chunks, table, pieces, wide, sums, work):
+    """sums (workers, filters, channels * taps, wide): partial sums of dw, of each worker's tasks."""
+    of_worker = len(sums) // workers
+    for worker in prange(workers):
+        for i in range(worker * of_worker, (worker + 1) * of_worker):
+            sums[i] = 0
+        for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
+            add_products(
+                worker, task, x, dy, copy, geometry, phases_down, chunks, table, pieces, wide,
+                sums.ctypes.data + worker * of_worker * sums.itemsize, work,
+            )  # fmt: skip
+
+
+@helper
+def add_products(worker, task, x, dy, copy, geometry, phases_down, chunks, table, pieces, wide, sums, work):
+    """One task of it: a block of rows of one image and group; `sums`: the address of the worker's."""
+    g, c = geometry[0], copy[0]
+    size = work.itemsize
+    plane, of_filter = g.OH * g.OW, c.channels * g.taps
+    unit, first = task // g.blocks, task % g.blocks * g.block
+    copied = work.ctypes.data + worker * g.work * size
+    copy_block(work.dtype.type(0), x.ctypes.data + unit * c.channels * c.H * c.W * size, c.channels, first,
+               copy, phases_down, chunks, copied)  # fmt: skip
+    gradient = dy.ctypes.data + (unit * g.filters * plane + first * g.OW) * size
+    sums += unit % g.groups * g.filters * of_filter * wide * size
+    for i in range(len(pieces)):
+        k, tap = pieces[i, 0], pieces[i, 2]
+        for channel in range(c.channels):
+            there = k * of_filter + channel * g.taps + tap
+            call_emitted(pieces[i, 3], gradient + k * plane * size, plane, g.OW,
+                         copied + channel * c.channel * size, c.pitch, table.ctypes.data + tap * 8,
+                         min(g.block, g.OH - first), g.OW, sums + there * wide * size, of_filter,
+                         0, 0)  # fmt: skip
+
+
+@Kernel
+def add_partial_sums(sums, wide, dw):
+    """dw = the sums (workers, size of dw, wide), added up; flat."""
+    of_worker = len(dw) * wide
+    for i in prange(len(dw)):
+        total = dw.dtype.type(0)
+        for begin in range(i * wide, len(sums), of_worker):
+            for lane in range(begin, begin + wide):
+                total += sums[lane]
+        dw[i] = total
+
+
+def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
+    """dw, from x and dy."""
+    found = plan(spec, x.dtype, active())
+    workers, wide = min(active(), found.tasks), lanes(x.dtype)
+    sums = workspace("sums", workers * dw.size * wide, x.dtype)
+    sum_products(
+        spec.flops // WORTH_A_LAUNCH, workers, found.tasks, x.reshape(-1), dy.reshape(-1), found.copy,
+        found.geometry, found.phases_down, found.chunks, found.table, found.pieces, wide, sums,
+        workspace("work", workers * found.work, x.dtype),
+    )  # fmt: skip
+    add_partial_sums(sums.size, sums, wide, dw.reshape(-1))
