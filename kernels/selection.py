@@ -25,7 +25,7 @@ from kernels.registry import Op, available_backends, get_backend, ops_of, own_ba
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 VERSION = 2
-PREFERENCE = ("tiled", "numba", "im2col", "einsum", "window", "loops")
+PREFERENCE = ("tiled", "winograd", "numba", "im2col", "einsum", "window", "loops")
 """The order in which backends are tried where nothing was measured, and that settles ties."""
 ENVIRONMENT = "CONVBENCH_SELECTION"
 _logger = logging.getLogger("kernels")
@@ -121,7 +121,7 @@ class Selection:
         return self._predicted(key)
 
     def _predicted(self, key: Key) -> Choice | None:
-        usable = [name for name in PREFERENCE if not get_backend(name).unavailable]
+        usable = [name for name in PREFERENCE if _can_do(name, key)]
         predictions = {name: seconds for name in usable if (seconds := self.predict(key, name)) is not None}
         if len(predictions) < 2:
             return None
@@ -191,6 +191,11 @@ class Selection:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"no selection of convbench: {error}") from error
         return cls(machine, entries, settled, forced)
+
+
+def _can_do(name: str, key: Key) -> bool:
+    backend = get_backend(name)
+    return not backend.unavailable and not backend.unsupported(key.spec, key.op, np.dtype(key.dtype))
 
 
 def _measured(fields: Mapping[str, Any]) -> Measured:

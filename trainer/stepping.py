@@ -128,7 +128,7 @@ def prove(name: str, selection: Selection, data: Data, batch_size: int, seconds:
                 took = getattr(steps["auto"], direction)[layer]
                 backends = tuple(expected.chosen[key] for key in keys)
                 measured_s = sum(
-                    _median_s(selection, key, name) for key, name in zip(keys, backends, strict=True)
+                    selection.entries[key][name].median_s for key, name in zip(keys, backends, strict=True)
                 )
                 predicted_s = sum(map(laps.median_s, keys))
                 realised_s = float(np.median(took))
@@ -169,7 +169,10 @@ def settled(name: str, selection: Selection, batch_size: int) -> bool:
 
 @dataclass(frozen=True)
 class _Expected:
-    """What single layers make expect of a step: the choices, and each backend's seconds alone."""
+    """What single layers make expect of a step: the choices, and the seconds of each backend alone.
+
+    Alone are those that were measured on all layers: the others cannot do some.
+    """
 
     keys: dict[tuple[str, Op], Key]
     chosen: dict[Key, str]
@@ -179,10 +182,17 @@ class _Expected:
     def of(cls, model: Model, selection: Selection, batch_size: int) -> _Expected:
         """Raises ValueError for a layer that is not measured."""
         keys = _needed(model, batch_size)
+        measured = [selection.entries.get(key, {}) for key in keys.values()]
         alone_s = {
-            backend: sum(_median_s(selection, key, backend) for key in keys.values())
+            backend: sum(candidates[backend].median_s for candidates in measured)
             for backend in own_backends()
+            if all(backend in candidates for candidates in measured)
         }
+        for key, candidates in zip(keys.values(), measured, strict=True):
+            if not candidates:
+                raise ValueError(
+                    f"{key.op} of {key.spec.descriptor} is not measured; expected it to be tuned"
+                )
         chosen = {key: choice.backend for key in keys.values() if (choice := selection.choose(key))}
         return cls(keys, chosen, alone_s)
 
@@ -201,16 +211,6 @@ def _needed(model: Model, batch_size: int) -> dict[tuple[str, Op], Key]:
         for op in ops_of(spec)
         if (layer, op) != (first, "dx")
     }
-
-
-def _median_s(selection: Selection, key: Key, backend: str) -> float:
-    """Seconds that were measured."""
-    measured = selection.entries.get(key, {}).get(backend)
-    if measured is None:
-        raise ValueError(
-            f"{key.op} of {key.spec.descriptor} is not measured with {backend}; expected it to be tuned"
-        )
-    return measured.median_s
 
 
 def time_steps(
