@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import kernels
 
-OWN = [name for name in kernels.backends() if not kernels.get_backend(name).peer]
+LAYERS = kernels.ConvSpec(1, 1, 9, 9, 1, 5, 5, stride=2), kernels.PoolSpec("max", 1, 1, 4, 4, 2, 2)
 
 
-@pytest.fixture(params=OWN)
+def computes_networks(name: str) -> bool:
+    """Whether it is no peer, not all of which have gradients, and has all layers."""
+    backend = kernels.get_backend(name)
+    if backend.peer or backend.unavailable:
+        return not backend.peer
+    return not any(backend.unsupported(spec, "forward", np.dtype(np.float32)) for spec in LAYERS)
+
+
+@pytest.fixture(params=filter(computes_networks, kernels.backends()))
 def backend(request: pytest.FixtureRequest) -> str:
-    """The name of each backend in turn, without peers, not all of which have gradients.
+    """The name of each backend in turn that computes whole networks.
 
     One that is unavailable is skipped with its reason.
     """
