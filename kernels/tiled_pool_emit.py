@@ -11,6 +11,7 @@ index: a plane stays in the cache meanwhile, and comparing all indices with all 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -131,7 +132,7 @@ def maxima_dx(dtype: np.dtype) -> int:
     return compiled(f"max_dx_{dtype.name}", emit)
 
 
-class _Plane:
+class _Plane(ABC):
     """Emits loops over the rows of a plane and the vectors of a row; what a vector is, subclasses say."""
 
     height: str
@@ -162,13 +163,13 @@ class _Plane:
                     with otherwise:
                         self.vector(rows.index, of_row, first, list(map(self.row.mask, bits)))
 
+    @abstractmethod
     def masks(self) -> int:
         """How many masks a vector needs that is not whole."""
-        raise NotImplementedError
 
+    @abstractmethod
     def vector(self, number: ir.Value, of_row: Values, first: ir.Value, masks: list[Any]) -> None:
         """Row `number`, from output (dx: group of inputs) `first` on; without a mask where that is None."""
-        raise NotImplementedError
 
     def entries(self, name: str, line: ir.Value, count: int) -> Values:
         """A line of `count` int64 of a table."""
