@@ -96,7 +96,6 @@ def _fallback(spec: Spec, op: Op, dtype: np.dtype) -> Choice:
 def fallback(spec: Spec, op: Op, dtype: np.dtype) -> str:
     """The first of `PREFERENCE` that can do it; peers are never among them."""
     for name in PREFERENCE:
-        backend = get_backend(name)
-        if not backend.unavailable and backend.unsupported(spec, op, dtype) is None:
+        if get_backend(name).does(spec, op, dtype):
             return name
     raise ValueError(f"no backend supports {op} of {spec.descriptor} in {dtype}")

@@ -85,6 +85,10 @@ class Backend:
                 return f"{library} is not installed"
         return None
 
+    def does(self, spec: Spec, op: Op, dtype: np.dtype) -> bool:
+        """Whether the backend can be used here, and can do `op` on `spec` in `dtype`."""
+        return not self.unavailable and self.unsupported(spec, op, dtype) is None
+
     def unsupported(self, spec: Spec, op: Op, dtype: np.dtype) -> str | None:
         """Why the backend cannot do `op` on `spec` in `dtype`, or None."""
         return self.operations.supports(spec, op, dtype)

@@ -121,7 +121,8 @@ class Selection:
         return self._predicted(key)
 
     def _predicted(self, key: Key) -> Choice | None:
-        usable = [name for name in PREFERENCE if _can_do(name, key)]
+        asked = key.spec, key.op, np.dtype(key.dtype)
+        usable = [name for name in PREFERENCE if get_backend(name).does(*asked)]
         predictions = {name: seconds for name in usable if (seconds := self.predict(key, name)) is not None}
         if len(predictions) < 2:
             return None
@@ -191,11 +192,6 @@ class Selection:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"no selection of convbench: {error}") from error
         return cls(machine, entries, settled, forced)
-
-
-def _can_do(name: str, key: Key) -> bool:
-    backend = get_backend(name)
-    return not backend.unavailable and not backend.unsupported(key.spec, key.op, np.dtype(key.dtype))
 
 
 def _measured(fields: Mapping[str, Any]) -> Measured:
