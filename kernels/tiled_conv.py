@@ -7,22 +7,17 @@ workspace, and lays its tiles.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numba import prange
 
-from kernels.arrays import readonly
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_copy import copy_chunk, size_of, turn, turner
 from kernels.tiled_plan import Plan, plan
+from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted, lanes
-from kernels.tiled_work import workspace
-
-WORTH_A_LAUNCH = 8
-"""Tiles do so many operations in the time of one of the loops that `jit` has in mind."""
+from kernels.tiled_work import workspace, zeros
 
 
 @helper
@@ -152,9 +147,3 @@ def _correlate(
 def _padded(bias: np.ndarray) -> np.ndarray:
     """The bias with zeros behind it: a tile reads whole vectors of it."""
     return np.concatenate([bias, zeros(0, bias.dtype)])
-
-
-@lru_cache(maxsize=64)
-def zeros(count: int, dtype: np.dtype) -> np.ndarray:
-    """So many, and those that a tile may read beyond them."""
-    return readonly(np.zeros(count + 4 * lanes(dtype), dtype))

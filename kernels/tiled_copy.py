@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels.jit import helper
-from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, lanes
+from kernels.tiled_vectors import Vectors, call_emitted, compiled, i64, lanes
 
 
 @helper
@@ -48,19 +48,18 @@ def turner(dtype: np.dtype) -> int:
         builder: ir.IRBuilder, source, source_step, rows, target, target_step, cols, stored, *_: ir.Value
     ) -> None:
         row = Vectors(builder, dtype)
-        size = ir.Constant(I64, row.size)
         inside = row.below(cols)
         nothing = ir.Constant(inside.type, None)
         square = []
         for number in range(row.wide):
-            there = builder.icmp_signed("<", ir.Constant(I64, number), rows)
-            offset = builder.mul(builder.mul(source_step, ir.Constant(I64, number)), size)
-            square.append(row.load(builder.add(source, offset), builder.select(there, inside, nothing)))
+            there = builder.icmp_signed("<", i64(number), rows)
+            place = row.at(source, builder.mul(source_step, i64(number)))
+            square.append(row.load(place, builder.select(there, inside, nothing)))
         wanted = row.below(stored)
         for number, vector in enumerate(row.transposed(square)):
-            there = builder.icmp_signed("<", ir.Constant(I64, number), cols)
-            offset = builder.mul(builder.mul(target_step, ir.Constant(I64, number)), size)
-            row.store(vector, builder.add(target, offset), builder.select(there, wanted, nothing))
+            there = builder.icmp_signed("<", i64(number), cols)
+            place = row.at(target, builder.mul(target_step, i64(number)))
+            row.store(vector, place, builder.select(there, wanted, nothing))
 
     return compiled(f"turn_{dtype.name}", emit)
 
@@ -103,7 +102,7 @@ def _constant(value: Callable[[np.dtype], int]) -> Any:
     @intrinsic
     def constant(typing, number):
         known = value(np.dtype(number.name))
-        return types.intp(number), lambda *_: ir.Constant(I64, known)
+        return types.intp(number), lambda *_: i64(known)
 
     return constant
 
@@ -119,9 +118,11 @@ def load_lanes(row, zero, source, target, bits, _, __):
 
 
 @_emits
-def load_every_second(row, zero, source, target, first, second, _):
+def load_every_second(row, zero, source, target, first, second, __):
     """target[i] = source[2 * i], where both halves of the source have their mask; zero in the other lanes."""
-    row.store(row.every_second(source, (row.mask(first), row.mask(second))), target)
+    further = row.at(source, i64(row.wide))
+    evens, _ = row.dealt([row.load(source, row.mask(first)), row.load(further, row.mask(second))])
+    row.store(evens, target)
 
 
 @_emits

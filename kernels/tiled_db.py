@@ -11,8 +11,11 @@ from numba.core import cgutils
 
 from kernels.jit import Kernel
 from kernels.spec import ConvSpec
-from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, lanes
+from kernels.tiled_vectors import Vectors, call_emitted, compiled, i64, lanes
 from kernels.tiled_work import workspace
+
+_NUMBERS = 4
+"""Added by vectors, memory permitting, in the time of an operation of the loops that `jit` has in mind."""
 
 
 @lru_cache(maxsize=4)
@@ -25,13 +28,12 @@ def plane_sums(dtype: np.dtype) -> int:
 
     def emit(builder: ir.IRBuilder, source, planes, step, count, sums, *_: ir.Value) -> None:
         vectors = Vectors(builder, dtype)
-        wide = ir.Constant(I64, vectors.wide)
+        wide = i64(vectors.wide)
         total = cgutils.alloca_once_value(builder, ir.Constant(vectors.vector, None))
         with cgutils.for_range(builder, planes) as plane:
             first = builder.add(source, builder.mul(plane.index, step))
-            with cgutils.for_range_slice(builder, ir.Constant(I64, 0), count, wide) as (at, _):
-                place = builder.add(first, builder.mul(at, ir.Constant(I64, vectors.size)))
-                loaded = vectors.load(place, vectors.below(builder.sub(count, at)))
+            with cgutils.for_range_slice(builder, i64(0), count, wide) as (at, _):
+                loaded = vectors.load(vectors.at(first, at), vectors.below(builder.sub(count, at)))
                 builder.store(builder.fadd(builder.load(total), loaded), total)
         vectors.store(builder.load(total), sums)
 
@@ -55,6 +57,6 @@ def conv_db(spec: ConvSpec, dy: np.ndarray, db: np.ndarray) -> None:
     """db[k] = the sum of dy[:, k]."""
     wide = lanes(dy.dtype)
     sum_filters(
-        dy.size // 4, dy.reshape(-1), spec.N, spec.K, spec.OH * spec.OW, plane_sums(dy.dtype), wide,
+        dy.size // _NUMBERS, dy.reshape(-1), spec.N, spec.K, spec.OH * spec.OW, plane_sums(dy.dtype), wide,
         workspace("partial sums", spec.K * wide, dy.dtype), db,
     )  # fmt: skip

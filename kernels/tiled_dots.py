@@ -23,11 +23,11 @@ from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import CopiedAxis, forward_taps
-from kernels.tiled_conv import WORTH_A_LAUNCH, copy_block
+from kernels.tiled_conv import copy_block
 from kernels.tiled_lay import spans
 from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy
-from kernels.tiled_tile import registers
-from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, lanes
+from kernels.tiled_tile import WORTH_A_LAUNCH, registers
+from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, i64, lanes
 from kernels.tiled_work import whole_lines, workspace
 
 ARGUMENTS = (
@@ -71,20 +71,20 @@ class _Dots:
     def emit(self) -> None:
         builder, given, wide = self.builder, self.given, self.vectors.wide
         table = builder.inttoptr(given["table"], I64.as_pointer())
-        places = [builder.load(builder.gep(table, [_int(t)])) for t in range(self.taps)]
-        step = builder.mul(given["sums_step"], _int(wide))
+        places = [builder.load(builder.gep(table, [i64(t)])) for t in range(self.taps)]
+        step = builder.mul(given["sums_step"], i64(wide))
         targets = [
-            self.at("sums", builder.mul(step, _int(f)), _int(t * wide))
+            self.vectors.at(given["sums"], builder.mul(step, i64(f)), i64(t * wide))
             for f, t in product(range(self.filters), range(self.taps))
         ]
         sums = [cgutils.alloca_once_value(builder, self.vectors.load(target)) for target in targets]
-        whole = builder.sdiv(given["width"], _int(wide))
+        whole = builder.sdiv(given["width"], i64(wide))
         with cgutils.for_range(builder, given["rows"]) as rows:
             with cgutils.for_range(builder, whole) as loop:
-                self.add(sums, places, rows.index, builder.mul(loop.index, _int(wide)), None)
-            first = builder.mul(whole, _int(wide))
+                self.add(sums, places, rows.index, builder.mul(loop.index, i64(wide)), None)
+            first = builder.mul(whole, i64(wide))
             left = builder.sub(given["width"], first)
-            with builder.if_then(builder.icmp_signed(">", left, _int(0))):
+            with builder.if_then(builder.icmp_signed(">", left, i64(0))):
                 self.add(sums, places, rows.index, first, self.vectors.below(left))
         for place, target in zip(sums, targets, strict=True):
             self.vectors.store(builder.load(place), target)
@@ -94,26 +94,15 @@ class _Dots:
         builder, given = self.builder, self.given
         down = builder.add(builder.mul(given["dy_row"], row), first)
         gradients = [
-            self.vectors.load(self.at("dy", builder.mul(given["dy_step"], _int(f)), down), mask)
+            self.vectors.load(self.vectors.at(given["dy"], builder.mul(given["dy_step"], i64(f)), down), mask)
             for f in range(self.filters)
         ]
         down = builder.add(builder.mul(given["x_row"], row), first)
         for t in range(self.taps):
-            inputs = self.vectors.load(self.at("x", places[t], down), mask)
+            inputs = self.vectors.load(self.vectors.at(given["x"], places[t], down), mask)
             for f in range(self.filters):
                 place = sums[f * self.taps + t]
                 builder.store(self.vectors.fma(gradients[f], inputs, builder.load(place)), place)
-
-    def at(self, name: str, *elements: ir.Value) -> ir.Value:
-        """The address of an element."""
-        address = self.given[name]
-        for count in elements:
-            address = self.builder.add(address, self.builder.mul(count, _int(self.vectors.size)))
-        return address
-
-
-def _int(value: int) -> ir.Constant:
-    return ir.Constant(I64, value)
 
 
 class Geometry(NamedTuple):

@@ -21,7 +21,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from kernels.tiled_vectors import I64, Vectors, compiled
+from kernels.tiled_vectors import I64, Vectors, compiled, i64
 
 Mean = Literal["scaled", "divided"]
 """How a sum becomes a mean: times a factor where that is as exact, or over a divisor."""
@@ -116,7 +116,7 @@ def maxima_dx(dtype: np.dtype) -> int:
         real = Vectors(builder, dtype).real
         dy, dx = (builder.inttoptr(given[name], real.as_pointer()) for name in ("dy", "dx"))
         indices, strays = (builder.inttoptr(given[name], I64.as_pointer()) for name in ("indices", "strays"))
-        size = builder.mul(given["inputs"], ir.Constant(I64, dtype.itemsize))
+        size = builder.mul(given["inputs"], i64(dtype.itemsize))
         cgutils.memset(builder, builder.bitcast(dx, cgutils.voidptr_t), size, 0)
         with cgutils.for_range(builder, given["outputs"]) as loop:
             index = builder.load(builder.gep(indices, [loop.index]))
@@ -127,7 +127,7 @@ def maxima_dx(dtype: np.dtype) -> int:
                     gradient = builder.load(builder.gep(dy, [loop.index]))
                     builder.store(builder.fadd(builder.load(place), gradient), place)
                 with otherwise:
-                    builder.store(ir.Constant(I64, 1), strays)
+                    builder.store(i64(1), strays)
 
     return compiled(f"max_dx_{dtype.name}", emit)
 
@@ -187,10 +187,10 @@ class _Plane(ABC):
         return list(map(self.builder.load, places))
 
     def times(self, number: ir.Value, factor: int) -> ir.Value:
-        return self.builder.mul(number, ir.Constant(I64, factor))
+        return self.builder.mul(number, i64(factor))
 
     def plus(self, *numbers: ir.Value | int) -> ir.Value:
-        total, *others = (ir.Constant(I64, n) if isinstance(n, int) else n for n in numbers)
+        total, *others = (i64(n) if isinstance(n, int) else n for n in numbers)
         for number in others:
             total = self.builder.add(total, number)
         return total
@@ -234,7 +234,8 @@ class _Windows(_Plane):
             ]
             for group in range(self.taps.groups)
         ]
-        return [row.every(groups[group], phase) for group, phase in self.taps.places]
+        hands = list(map(row.dealt, groups))
+        return [hands[group][phase] for group, phase in self.taps.places]
 
 
 class _Maxima(_Windows):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from llvmlite import ir
 
-from kernels.tiled_vectors import I64, Vectors, compiled, vector_bits
+from kernels.tiled_vectors import I64, Vectors, compiled, i64, vector_bits
 
 ARGUMENTS = (
     "s", "row_step", "v", "down_step", "table", "step", "count",
@@ -36,6 +36,8 @@ to what is in `out`.
 A `turned` tile is stored the other way round: number (r, c) of lane l goes to
 out[(a * lanes + l) * out_step + r * out_down + c * out_apart], for the first `valid` of all lanes. `start` is
 the address of what each lane's sums begin at."""
+WORTH_A_LAUNCH = 8
+"""Tiles do so many operations in the time of one of the loops that `jit` has in mind."""
 _SCATTERED = 4
 """Outputs further apart than this are scattered, one by one, since vectors that hold some would hold few."""
 
@@ -96,19 +98,18 @@ class _Emitter:
             sums = self._beginnings(out, out_step, out_down, valid, start)
         before = builder.block
         loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
-        builder.cbranch(builder.icmp_signed(">", count, _int(0)), loop, done)
+        builder.cbranch(builder.icmp_signed(">", count, i64(0)), loop, done)
         builder.position_at_end(loop)
-        t = self._phi(_int(0), before)
+        t = self._phi(i64(0), before)
         running = [self._phi(each, before) for each in sums]
         at, there = (
-            builder.load(builder.gep(table, [builder.add(builder.mul(t, _int(2)), _int(i))]))
-            for i in range(2)
+            builder.load(builder.gep(table, [builder.add(builder.mul(t, i64(2)), i64(i))])) for i in range(2)
         )
         there = builder.mul(there, step)
         added = self._add_products(
             running, builder.gep(s, [at]), row_step, builder.gep(v, [there]), down_step
         )
-        following = builder.add(t, _int(1))
+        following = builder.add(t, i64(1))
         t.add_incoming(following, loop)
         for phi, value in zip(running, added, strict=True):
             phi.add_incoming(value, loop)
@@ -130,14 +131,14 @@ class _Emitter:
     def _add_products(self, sums, s, row_step, v, down_step) -> list[ir.Value]:
         builder, shape = self.builder, self.shape
         vectors = [
-            self.vectors.load(builder.gep(self._at(v, down_step, d), [_int(a * self.wide)]))
+            self.vectors.load(builder.gep(self._at(v, down_step, d), [i64(a * self.wide)]))
             for d in range(shape.down)
             for a in range(shape.along)
         ]
         added: list[ir.Value] = []
         for row in range(shape.rows):
             for col in range(shape.cols):
-                number = builder.load(builder.gep(self._at(s, row_step, row), [_int(col * shape.apart)]))
+                number = builder.load(builder.gep(self._at(s, row_step, row), [i64(col * shape.apart)]))
                 spread = self.vectors.spread(number)
                 for vector in vectors:
                     added.append(self.vectors.fma(spread, vector, sums[len(added)]))
@@ -149,7 +150,7 @@ class _Emitter:
         if self.shape.out_apart > 1:
             return self._splats(start)
         given, kept, go = (builder.append_basic_block(name) for name in ("given", "kept", "go"))
-        builder.cbranch(builder.icmp_signed("!=", builder.ptrtoint(start, I64), _int(0)), given, kept)
+        builder.cbranch(builder.icmp_signed("!=", builder.ptrtoint(start, I64), i64(0)), given, kept)
         builder.position_at_end(given)
         splats = self._splats(start)
         builder.branch(go)
@@ -171,13 +172,13 @@ class _Emitter:
         builder, shape = self.builder, self.shape
         splats = []
         for i in range(shape.rows * shape.cols):
-            splat = self.vectors.spread(builder.load(builder.gep(start, [_int(i)])))
+            splat = self.vectors.spread(builder.load(builder.gep(start, [i64(i)])))
             splats += [splat] * (shape.down * shape.along)
         return splats
 
     def _lane_beginnings(self, start) -> list[ir.Value]:
         vectors = [
-            self.vectors.load(self.builder.gep(start, [_int(a * self.wide)])) for a in range(self.shape.along)
+            self.vectors.load(self.builder.gep(start, [i64(a * self.wide)])) for a in range(self.shape.along)
         ]
         return vectors * (self.shape.rows * self.shape.cols)
 
@@ -187,8 +188,8 @@ class _Emitter:
         for a in range(shape.along):
             for lane, numbers in enumerate(self.vectors.transposed([*sums[a :: shape.along], *rest])):
                 index = a * wide + lane
-                there = builder.icmp_signed("<", _int(index), valid)
-                count = builder.select(there, _int(shape.cols), _int(0))
+                there = builder.icmp_signed("<", i64(index), valid)
+                count = builder.select(there, i64(shape.cols), i64(0))
                 for r in range(shape.rows):
                     place = self._at(self._at(out, out_step, index), out_down, r)
                     self._store(numbers, r * shape.cols, shape.cols, count, place)
@@ -199,15 +200,15 @@ class _Emitter:
         if apart > _SCATTERED:
             moved = self._moved(value, [(first + lane) % wide for lane in range(wide)])
             address = builder.ptrtoint(place, I64)
-            self.vectors.scatter(moved, address, _int(apart), self.vectors.below(count))
+            self.vectors.scatter(moved, address, i64(apart), self.vectors.below(count))
             return
         for begin in range(0, (most - 1) * apart + 1, wide):
             moved = self._moved(value, [(first + (begin + lane) // apart) % wide for lane in range(wide)])
-            mask = self.vectors.below(builder.sub(builder.mul(count, _int(apart)), _int(begin)))
+            mask = self.vectors.below(builder.sub(builder.mul(count, i64(apart)), i64(begin)))
             if apart > 1:
                 used = [(begin + lane) % apart == 0 for lane in range(wide)]
                 mask = builder.and_(mask, ir.Constant(mask.type, used))
-            self.vectors.store(moved, builder.gep(place, [_int(begin)]), mask)
+            self.vectors.store(moved, builder.gep(place, [i64(begin)]), mask)
 
     def _moved(self, value, lanes: list[int]) -> ir.Value:
         return value if lanes == list(range(self.wide)) else self.vectors.shuffled(value, value, lanes)
@@ -219,17 +220,13 @@ class _Emitter:
             row = self._at(out, out_step, i)
             for d in range(shape.down):
                 for a in range(shape.along):
-                    place = builder.gep(self._at(row, out_down, d), [_int(a * self.wide * shape.out_apart)])
-                    yield place, builder.sub(valid, _int(a * self.wide))
+                    place = builder.gep(self._at(row, out_down, d), [i64(a * self.wide * shape.out_apart)])
+                    yield place, builder.sub(valid, i64(a * self.wide))
 
     def _at(self, pointer: ir.Value, step: ir.Value, index: int) -> ir.Value:
-        return pointer if index == 0 else self.builder.gep(pointer, [self.builder.mul(step, _int(index))])
+        return pointer if index == 0 else self.builder.gep(pointer, [self.builder.mul(step, i64(index))])
 
     def _phi(self, value: ir.Value, block: ir.Block) -> ir.Value:
         phi = self.builder.phi(value.type)
         phi.add_incoming(value, block)
         return phi
-
-
-def _int(value: int) -> ir.Constant:
-    return ir.Constant(I64, value)

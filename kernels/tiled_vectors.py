@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
@@ -98,6 +98,11 @@ def call_emitted(typing, address, a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: 
     return types.void(*[types.intp] * (1 + _ARGUMENTS)), codegen
 
 
+def i64(value: int) -> ir.Constant:
+    """An integer as addresses and counts are."""
+    return ir.Constant(I64, value)
+
+
 class Vectors:
     """Emits operations on vectors of one dtype. Places are pointers, or addresses as i64; counts are i64."""
 
@@ -135,6 +140,12 @@ class Vectors:
         narrow = self.builder.trunc(bits, ir.IntType(self.wide))
         return self.builder.bitcast(narrow, ir.VectorType(ir.IntType(1), self.wide))
 
+    def at(self, address: ir.Value, *elements: ir.Value) -> ir.Value:
+        """The address so many elements further on."""
+        for count in elements:
+            address = self.builder.add(address, self.builder.mul(count, i64(self.size)))
+        return address
+
     def pointer(self, place: ir.Value, kind: ir.Type | None = None) -> ir.Value:
         """To a vector there, of numbers unless another kind is given."""
         target = (kind or self.vector).as_pointer()
@@ -166,28 +177,39 @@ class Vectors:
             return
         self._masked("store", value.type, [value, pointer, self._aligned(alignment), mask])
 
-    def every_second(
-        self, address: ir.Value, masks: tuple[ir.Value, ir.Value], others: float = 0.0
-    ) -> ir.Value:
-        """Every second number of two vectors, each with its mask."""
-        further = self.builder.add(address, ir.Constant(I64, self.wide * self.size))
-        halves = self.load(address, masks[0], others), self.load(further, masks[1], others)
-        return self.every(list(halves), 0)
-
-    def every(self, vectors: list[ir.Value], phase: int) -> ir.Value:
-        """Every n-th number of n vectors side by side, from number `phase` on."""
-        return self._picked(vectors, [phase + lane * len(vectors) for lane in range(self.wide)])
-
-    def alternating(self, vectors: list[ir.Value]) -> list[ir.Value]:
-        """The first number of each of n vectors, then the second of each, and so on, as n vectors."""
+    def dealt(self, vectors: Sequence[ir.Value]) -> list[ir.Value]:
+        """Numbers side by side dealt out in turn: of n vectors, the j-th gets every n-th number from j on."""
         count = len(vectors)
-        order = [lane % count * self.wide + lane // count for lane in range(count * self.wide)]
-        return [self._picked(vectors, order[i : i + self.wide]) for i in range(0, len(order), self.wide)]
+        if count == 1:
+            return list(vectors)
+        if count % 2:
+            return [
+                self._picked(vectors, [phase + lane * count for lane in range(self.wide)])
+                for phase in range(count)
+            ]
+        pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
+        halves = (
+            self.dealt([self.shuffled(*pair, [2 * i + odd for i in range(self.wide)]) for pair in pairs])
+            for odd in range(2)
+        )
+        return [vector for pair in zip(*halves, strict=True) for vector in pair]
 
-    def _picked(self, vectors: list[ir.Value], numbers: list[int]) -> ir.Value:
+    def alternating(self, vectors: Sequence[ir.Value]) -> list[ir.Value]:
+        """The first number of each of n vectors, then the second of each, and so on: what `dealt` dealt."""
+        count, wide = len(vectors), self.wide
+        if count == 1:
+            return list(vectors)
+        if count % 2:
+            order = [lane % count * wide + lane // count for lane in range(count * wide)]
+            return [self._picked(vectors, order[i : i + wide]) for i in range(0, len(order), wide)]
+        return [
+            self.shuffled(even, odd, [(first + i) // 2 + (first + i) % 2 * wide for i in range(wide)])
+            for even, odd in zip(self.alternating(vectors[::2]), self.alternating(vectors[1::2]), strict=True)
+            for first in (0, wide)
+        ]
+
+    def _picked(self, vectors: Sequence[ir.Value], numbers: list[int]) -> ir.Value:
         """The given numbers of vectors side by side: two of them, then one more at a time."""
-        if len(vectors) == 1:
-            return self.shuffled(vectors[0], vectors[0], numbers)
         found = self.shuffled(vectors[0], vectors[1], [n if n < 2 * self.wide else 0 for n in numbers])
         for i, vector in enumerate(vectors[2:], 2):
             places = [n - (i - 1) * self.wide for n in numbers]
@@ -232,7 +254,7 @@ class Vectors:
         """Pointers to every step-th number from the address on."""
         builder = self.builder
         order = ir.Constant(self.indices, list(range(self.wide)))
-        offsets = builder.mul(order, self.spread(builder.mul(step, ir.Constant(I64, self.size))))
+        offsets = builder.mul(order, self.spread(builder.mul(step, i64(self.size))))
         pointers = ir.VectorType(self.real.as_pointer(), self.wide)
         return builder.inttoptr(builder.add(self.spread(address), offsets), pointers)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 
 import numpy as np
+
+from kernels.arrays import readonly
+from kernels.tiled_vectors import lanes
 
 KEPT_BYTES = 64 << 20
 """What is kept for a Python thread under one name; anything larger is made for its call alone."""
@@ -31,6 +35,12 @@ def workspace(name: str, count: int, dtype: np.dtype) -> np.ndarray:
     if array is None or len(array) < count:
         array = _kept.arrays[name, dtype] = _aligned(count, dtype)
     return array[:count]
+
+
+@lru_cache(maxsize=64)
+def zeros(count: int, dtype: np.dtype) -> np.ndarray:
+    """So many, and those that a tile may read beyond them."""
+    return readonly(np.zeros(count + 4 * lanes(dtype), dtype))
 
 
 def whole_lines(count: int) -> int:

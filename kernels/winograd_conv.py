@@ -5,23 +5,19 @@ See `winograd_plan` for how the work is cut up, and `winograd_transforms` for th
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from numba import prange
 
-from kernels.arrays import readonly
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
+from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted
-from kernels.tiled_work import workspace
+from kernels.tiled_work import workspace, zeros
 from kernels.winograd_plan import Plan, plan
 
 FILTERS = 16
 """Whose weights are transformed at a time: to dx, those of a channel lie side by side."""
-WORTH_A_LAUNCH = 8
-"""Register tiles do so many operations in the time of one of the loops that `jit` has in mind."""
 
 
 @Kernel
@@ -156,13 +152,13 @@ def transform_result(worker, group, first_filter, last_filter, first, last, bias
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = x correlated with w, plus b."""
     found = plan(spec, "forward", x.dtype, active())
-    _correlate(found, spec.flops, x, w, _zeros(spec.K, x.dtype) if b is None else b, y)
+    _correlate(found, spec.flops, x, w, zeros(spec.K, x.dtype) if b is None else b, y)
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
     """dx = dy, padded, correlated with w turned by 180 degrees, filters and channels exchanged."""
     found = plan(spec, "dx", dy.dtype, active())
-    _correlate(found, spec.flops, dy, w, _zeros(spec.C, dy.dtype), dx)
+    _correlate(found, spec.flops, dy, w, zeros(spec.C, dy.dtype), dx)
 
 
 def _correlate(
@@ -176,11 +172,6 @@ def _correlate(
         w.size * g.positions, g.slices * -(-g.groups * g.filters // FILTERS), w.reshape(-1), plan.record, u
     )
     correlate(
-        flops // WORTH_A_LAUNCH, workers, len(source), source.reshape(-1), u, bias, _zeros(g.rows, w.dtype),
+        flops // WORTH_A_LAUNCH, workers, len(source), source.reshape(-1), u, bias, zeros(g.rows, w.dtype),
         out.reshape(-1), plan.record, plan.table, plan.tiles, work,
     )  # fmt: skip
-
-
-@lru_cache(maxsize=64)
-def _zeros(count: int, dtype: np.dtype) -> np.ndarray:
-    return readonly(np.zeros(count, dtype))

@@ -22,10 +22,10 @@ from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_copy import turn, turner
-from kernels.tiled_tile import Shape, registers, tile
+from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
-from kernels.tiled_work import workspace
-from kernels.winograd_conv import WORTH_A_LAUNCH, transform_plane
+from kernels.tiled_work import workspace, zeros
+from kernels.winograd_conv import transform_plane
 from kernels.winograd_plan import apart, outputs_of_a_tile
 from kernels.winograd_transforms import KERNEL, data_transform, gradient_transform, weight_gradient_transform
 
@@ -252,9 +252,8 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     workers = active()
     work = workspace("work", workers * g.work, x.dtype)
     du = workspace("transformed weights", g.positions * g.du_step, x.dtype)
-    zeros = np.zeros(g.rows, x.dtype)
     sum_products(
-        spec.flops // WORTH_A_LAUNCH, workers, spec.N, x.reshape(-1), dy.reshape(-1), readonly(zeros),
+        spec.flops // WORTH_A_LAUNCH, workers, spec.N, x.reshape(-1), dy.reshape(-1), zeros(g.rows, x.dtype),
         found.record, found.table, found.tiles, work, du,
     )  # fmt: skip
     transform_back(dw.size * g.positions, spec.K, du, found.record, dw.reshape(-1))

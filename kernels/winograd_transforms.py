@@ -23,7 +23,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from kernels.tiled_vectors import I64, Vectors, compiled
+from kernels.tiled_vectors import Vectors, compiled, i64
 
 Matrix = list[list[Fraction]]
 KERNEL = 3
@@ -113,34 +113,6 @@ def _all(vectors: Vectors, number: Fraction) -> ir.Constant:
     return ir.Constant(vectors.vector, [float(number)] * vectors.wide)
 
 
-def dealt(vectors: Vectors, row: Sequence[ir.Value]) -> list[ir.Value]:
-    """A row of numbers dealt out in turn: vector j has every n-th from the j-th on, for n vectors, 2^i."""
-    if len(row) == 1:
-        return list(row)
-    wide = vectors.wide
-    halves = [
-        dealt(vectors, [
-            vectors.shuffled(one, two, [2 * i + odd for i in range(wide)])
-            for one, two in zip(row[::2], row[1::2], strict=True)
-        ])
-        for odd in range(2)
-    ]  # fmt: skip
-    return [vector for pair in zip(*halves, strict=True) for vector in pair]
-
-
-def collected(vectors: Vectors, hands: Sequence[ir.Value]) -> list[ir.Value]:
-    """The row that `dealt` has dealt out."""
-    if len(hands) == 1:
-        return list(hands)
-    wide = vectors.wide
-    halves = collected(vectors, hands[::2]), collected(vectors, hands[1::2])
-    return [
-        vectors.shuffled(even, odd, [(first + i) // 2 + (first + i) % 2 * wide for i in range(wide)])
-        for even, odd in zip(*halves, strict=True)
-        for first in (0, wide)
-    ]
-
-
 def data_transform(outputs: int, dtype: np.dtype) -> int:
     """The address of what transforms tiles side by side of one channel: V[i, j] = B^T d B."""
     return _plane_transform("data", outputs, dtype)
@@ -169,41 +141,35 @@ def _plane_transform(name: Literal["data", "gradient"], outputs: int, dtype: np.
     ) -> None:
         here = Vectors(builder, dtype)
         wide = here.wide
-
-        def place(base: ir.Value, *elements: ir.Value) -> ir.Value:
-            for count in elements:
-                base = builder.add(base, builder.mul(count, _int(here.size)))
-            return base
-
-        pixels = builder.add(builder.mul(tiles, _int(outputs)), _int(overlap))
+        pixels = builder.add(builder.mul(tiles, i64(outputs)), i64(overlap))
         with cgutils.for_range(builder, _chunks(builder, pixels, wide)) as chunk:
-            first = builder.mul(chunk.index, _int(wide))
+            first = builder.mul(chunk.index, i64(wide))
             left = builder.add(col, first)
             inside = builder.and_(
                 here.below(builder.sub(W, left)), builder.not_(here.below(builder.neg(left)))
             )
             column = []
             for i in range(outputs + overlap):
-                down = builder.add(row, _int(i))
+                down = builder.add(row, i64(i))
                 there = builder.icmp_unsigned("<", down, H)
                 mask = builder.select(there, inside, ir.Constant(inside.type, None))
-                column.append(here.load(place(plane, builder.mul(down, W), left), mask))
+                column.append(here.load(here.at(plane, builder.mul(down, W), left), mask))
             for i, vector in enumerate(product(here, matrix, column)):
-                here.store(vector, place(scratch, builder.mul(pitch, _int(i)), first))
-        with cgutils.for_range(builder, _int(len(matrix))) as line:
-            base = place(scratch, builder.mul(pitch, line.index))
-            to = place(v, builder.mul(builder.mul(v_step, _int(len(matrix))), line.index))
+                here.store(vector, here.at(scratch, builder.mul(pitch, i64(i)), first))
+        with cgutils.for_range(builder, i64(len(matrix))) as line:
+            base = here.at(scratch, builder.mul(pitch, line.index))
+            to = here.at(v, builder.mul(builder.mul(v_step, i64(len(matrix))), line.index))
             with cgutils.for_range(builder, _chunks(builder, tiles, wide)) as chunk:
-                first = builder.mul(chunk.index, _int(wide))
-                at = place(base, builder.mul(first, _int(outputs)))
+                first = builder.mul(chunk.index, i64(wide))
+                at = here.at(base, builder.mul(first, i64(outputs)))
                 # As they were stored: what straddles two vectors would wait for these to leave for the cache.
-                row = [here.load(place(at, _int(n * wide))) for n in range(outputs + bool(overlap))]
-                hands = dealt(here, row[:outputs])
+                row = [here.load(here.at(at, i64(n * wide))) for n in range(outputs + bool(overlap))]
+                hands = here.dealt(row[:outputs])
                 shifted = [
                     here.shuffled(hands[j], row[outputs], [*range(1, wide), wide + j]) for j in range(overlap)
                 ]
                 for j, vector in enumerate(product(here, matrix, [*hands, *shifted])):
-                    here.store(vector, place(to, builder.mul(v_step, _int(j)), first))
+                    here.store(vector, here.at(to, builder.mul(v_step, i64(j)), first))
 
     return compiled(f"{name}_{outputs}_{dtype.name}", emit)
 
@@ -222,9 +188,8 @@ def weight_transform(outputs: int, turned: bool, dtype: np.dtype) -> int:
     def emit(builder: ir.IRBuilder, w, channel_step, channels, u, u_step, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
         taps = _turned_rows(here, w, channel_step, channels)
-        step = builder.mul(u_step, _int(here.size))
         for n, vector in enumerate(_both_ways(here, matrix, taps[::order])):
-            here.store(vector, builder.add(u, builder.mul(step, _int(n))))
+            here.store(vector, here.at(u, builder.mul(u_step, i64(n))))
 
     return compiled(f"weights_{outputs}_{turned:d}_{dtype.name}", emit)
 
@@ -236,10 +201,10 @@ def _turned_rows(vectors: Vectors, address: ir.Value, step: ir.Value, rows: ir.V
     for first in range(0, taps, vectors.wide):
         square = []
         for lane in range(vectors.wide):
-            there = builder.icmp_signed("<", _int(lane), rows)
-            mask = vectors.below(builder.select(there, _int(taps - first), _int(0)))
-            offset = builder.add(builder.mul(step, _int(lane)), _int(first))
-            square.append(vectors.load(builder.add(address, builder.mul(offset, _int(vectors.size))), mask))
+            there = builder.icmp_signed("<", i64(lane), rows)
+            mask = vectors.below(builder.select(there, i64(taps - first), i64(0)))
+            place = vectors.at(address, builder.mul(step, i64(lane)), i64(first))
+            square.append(vectors.load(place, mask))
         found += vectors.transposed(square)
     return found[:taps]
 
@@ -256,17 +221,15 @@ def weight_gradient_transform(outputs: int, dtype: np.dtype) -> int:
 
     def emit(builder: ir.IRBuilder, du, du_step, dw, channels, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
-        step = builder.mul(du_step, _int(here.size))
-        square = [here.load(builder.add(du, builder.mul(step, _int(n)))) for n in range(positions)]
+        square = [here.load(here.at(du, builder.mul(du_step, i64(n)))) for n in range(positions)]
         taps = _both_ways(here, matrix, square)
         for first in range(0, len(taps), here.wide):
             some = taps[first : first + here.wide]
             rest = [ir.Constant(here.vector, ir.Undefined)] * (here.wide - len(some))
             for lane, row in enumerate(here.transposed([*some, *rest])):
-                there = builder.icmp_signed("<", _int(lane), channels)
-                mask = here.below(builder.select(there, _int(len(some)), _int(0)))
-                offset = (lane * len(taps) + first) * here.size
-                here.store(row, builder.add(dw, _int(offset)), mask)
+                there = builder.icmp_signed("<", i64(lane), channels)
+                mask = here.below(builder.select(there, i64(len(some)), i64(0)))
+                here.store(row, here.at(dw, i64(lane * len(taps) + first)), mask)
 
     return compiled(f"weight_gradient_{outputs}_{dtype.name}", emit)
 
@@ -284,26 +247,23 @@ def result_transform(outputs: int, dtype: np.dtype) -> int:
 
     def emit(builder: ir.IRBuilder, m, m_step, out, out_step, rows, cols, bias, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
-        wide, unit = here.wide, _int(here.size)
-        pixels = outputs * wide
+        wide, pixels = here.wide, outputs * here.wide
         number = builder.load(builder.inttoptr(bias, here.real.as_pointer()))
         start = here.spread(number)
         with cgutils.for_range(builder, _chunks(builder, cols, pixels)) as chunk:
-            at = builder.add(m, builder.mul(chunk.index, _int(wide * here.size)))
-            step = builder.mul(m_step, unit)
-            tile = [here.load(builder.add(at, builder.mul(step, _int(n)))) for n in range(size * size)]
+            at = here.at(m, builder.mul(chunk.index, i64(wide)))
+            tile = [here.load(here.at(at, builder.mul(m_step, i64(n)))) for n in range(size * size)]
             found = _both_ways(here, matrix, tile)
-            first = builder.mul(chunk.index, _int(pixels))
+            first = builder.mul(chunk.index, i64(pixels))
             for i in range(outputs):
                 wanted = builder.select(
-                    builder.icmp_signed("<", _int(i), rows), builder.sub(cols, first), _int(0)
+                    builder.icmp_signed("<", i64(i), rows), builder.sub(cols, first), i64(0)
                 )
-                to = builder.add(first, builder.mul(out_step, _int(i)))
+                to = builder.add(first, builder.mul(out_step, i64(i)))
                 row = [builder.fadd(value, start) for value in found[i * outputs : (i + 1) * outputs]]
-                for n, vector in enumerate(collected(here, row)):
-                    mask = here.below(builder.sub(wanted, _int(n * wide)))
-                    place = builder.add(out, builder.mul(builder.add(to, _int(n * wide)), unit))
-                    here.store(vector, place, mask)
+                for n, vector in enumerate(here.alternating(row)):
+                    mask = here.below(builder.sub(wanted, i64(n * wide)))
+                    here.store(vector, here.at(out, to, i64(n * wide)), mask)
 
     return compiled(f"result_{outputs}_{dtype.name}", emit)
 
@@ -317,8 +277,4 @@ def _both_ways(vectors: Vectors, matrix: Matrix, square: list[ir.Value]) -> list
 
 def _chunks(builder: ir.IRBuilder, count: ir.Value, size: int) -> ir.Value:
     """count / size, rounded up."""
-    return builder.sdiv(builder.add(count, _int(size - 1)), _int(size))
-
-
-def _int(value: int) -> ir.Constant:
-    return ir.Constant(I64, value)
+    return builder.sdiv(builder.add(count, i64(size - 1)), i64(size))
