@@ -8,7 +8,7 @@ under `machine_info.convbench`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,9 @@ class Run:
     """One file: its name, its path, when and where it was made, with which options.
 
     `facts` is what the run recorded about its machine (`machine_info.convbench`), `commit` is
-    pytest-benchmark's `commit_info`; both may be empty.
+    pytest-benchmark's `commit_info`, `findings` are objects with the keys check, level, what and remedy that
+    `convbench doctor` found before it, and `gains` say of each backend why it is faster than plainer ones.
+    All of them may be empty.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Run:
     facts: Mapping[str, Any]
     options: Mapping[str, Any]
     commit: Mapping[str, Any]
+    findings: tuple[Mapping[str, Any], ...] = ()
+    gains: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,8 @@ def _run(path: Path, document: Mapping[str, Any], taken: set[str]) -> Run:
         facts.content,
         own.child("options", optional=True).content,
         top.child("commit_info", optional=True).content,
+        tuple(item.content for item in own.children("findings", "finding", optional=True)),
+        {name: str(gain) for name, gain in own.child("gains", optional=True).content.items()},
     )
 
 

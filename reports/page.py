@@ -1,12 +1,13 @@
-"""The report: one HTML page that needs nothing else, its figures and a CSV beside it."""
+"""The report: one HTML page that needs nothing else, with its figures and tables as files beside it."""
 
 from __future__ import annotations
 
 import base64
+import itertools
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,34 +15,33 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from reports import sheets, tables, views
+from reports import browser, crossing, headline, ladder, machines, sheets, tables, themed, trust, views
+from reports.drawing import Job, draw_all
 from reports.loading import Paths, Results, load_results
+from reports.panels import THROUGHPUT, TIME
 from reports.summarizing import DEFAULT_BASELINE, summary
 from reports.wording import count
 
 TITLE = "Convolution and pooling, backend by backend"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
-    """What the page shows of one setting; None where there is nothing to show.
+    """What the page shows of one setting: sentences, and tables and figures by name.
 
-    `label` is what tells the setting from the others: empty if it is the only one.
+    `label` is what tells the setting from the others: empty if it is the only one. A name without a table
+    or a figure has nothing to show. `drawings` say how the figures are made.
     """
 
     label: str
     anchor: str
-    headline: str
-    advice: views.Table
-    throughput: list[sheets.Sheet]
-    fastest: sheets.Sheet
-    mean_speedups: views.Table | None
-    layer_speedups: views.Table | None
-    correctness: views.Table
-    memory: views.Table | None
-    memory_sheet: sheets.Sheet | None
-    compile_times: views.Table | None
-    noise: str
+    rows: pd.DataFrame
+    place: ladder.Place | None
+    verdicts: list[headline.Verdict]
+    spread: str
+    tables: dict[str, views.Table]
+    drawings: list[tuple[str, Job]]
+    sheets: dict[str, list[sheets.Sheet]] = field(default_factory=dict)
 
 
 def write(
@@ -49,88 +49,143 @@ def write(
     out_dir: str | PathLike[str],
     baseline: str = DEFAULT_BASELINE,
     title: str = TITLE,
+    layer: str | None = None,
 ) -> Path:
-    """Write index.html, its figures as PNG and results.csv into `out_dir`; return the path of index.html.
+    """Write the report on `paths` into `out_dir`; return the path of its index.html.
 
-    `paths` is what `load` takes. Where several files hold the same case, the page and the CSV have the
-    one with the latest datetime. `baseline` is the backend that speed-ups refer to.
+    Beside it are its figures as PNG and SVG, its tables as CSV, and results.csv with every case.
+
+    `paths` is what `load` takes. Where several files hold the same case, the report has the one with the
+    latest datetime. `baseline` is the backend that speed-ups refer to, and `layer` that of the ladder; the
+    most telling one if it is None.
 
     Everything is made before anything is written, and each file is replaced as a whole, index.html last:
     a failure leaves an existing report as it was. Other files in `out_dir` stay.
 
-    Raises ValueError for what `load` refuses, for a baseline that is not among the results (but for the
-    default one, without which the page says so), and for an `out_dir` that is a file.
+    Raises ValueError for what `load` refuses, for a baseline or a layer that is not among the results (but
+    for the default baseline, without which the page says so), and for an `out_dir` that is a file.
     """
     results = load_results(paths)
     frame = tables.latest(results.frame)
-    known = tables.backends(frame)
-    if baseline not in known and baseline != DEFAULT_BASELINE:
-        raise ValueError(f"baseline is {baseline!r}; expected one of {', '.join(known)}")
+    _known("baseline", baseline, (*tables.backends(frame), DEFAULT_BASELINE))
+    if layer is not None:
+        _known("layer", layer, tables.layers(frame))
     target = Path(out_dir)
     if target.exists() and not target.is_dir():
         raise ValueError(f"out_dir is {str(target)!r}, a file; expected a directory, or a path for a new one")
-    files = _files(results, frame, baseline, title)
+    files = _files(results, frame, baseline, title, layer)
     _publish(files, target)
     return target / "index.html"
 
 
-def _files(results: Results, frame: pd.DataFrame, baseline: str, title: str) -> dict[str, bytes]:
+def _known(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(dict.fromkeys(known))}")
+
+
+def _files(
+    results: Results, frame: pd.DataFrame, baseline: str, title: str, layer: str | None
+) -> dict[str, bytes]:
     """The contents of the report by file name, index.html last."""
+    gains = {name: gain for run in results.runs for name, gain in run.gains.items()}
     settings = list(tables.settings(frame))
     varying = [key for key in tables.SETTING if len(frame[key].unique()) > 1]
     parts = [
-        _part(rows, baseline, label=_label(setting, varying), suffix=f"-{number}" if varying else "")
+        _part(
+            rows,
+            machines.machine_of(results.runs, setting),
+            baseline,
+            ladder.example(rows, layer) or ladder.example(rows),
+            gains,
+            label=_label(setting, varying),
+            anchor=f"-{number}" if varying else "",
+        )
         for number, (setting, rows) in enumerate(settings, 1)
         if len(tables.timed(rows))
     ]
-    pictures = [sheet for part in parts for sheet in _sheets(part)]
+    _draw(parts)
+    noisy = views.noisy(frame)
     page = _render(
         title=title,
         baseline=baseline,
         parts=parts,
         labels=[_label(setting, tables.SETTING) for setting, _ in settings],
         summary=summary(results.frame, baseline),
+        doubts=trust.doubts(frame, results.runs),
+        noisy=noisy,
         skipped=views.groups(frame, "skipped"),
         failed=views.groups(frame, "failed"),
         counts=frame["status"].value_counts().to_dict(),
         machines=[views.machine(run) for run in results.runs],
-        results=views.results(frame),
+        data=browser.data(frame, {part.anchor: part.rows for part in parts}, gains),
     )
-    csv = frame.to_csv(index=False, lineterminator="\n")
-    return {sheet.name: sheet.png for sheet in pictures} | {
-        "results.csv": csv.encode(),
-        "index.html": page.encode(),
-    }
+    files = {"noisy.csv": _csv(noisy.data), "results.csv": _csv(frame)}
+    for part in parts:
+        files |= {f"{table.name}{part.anchor}.csv": _csv(table.data) for table in part.tables.values()}
+        for sheet in itertools.chain(*part.sheets.values()):
+            files |= {f"{sheet.name}.png": sheet.png, f"{sheet.name}.svg": sheet.svg}
+    return {**files, "index.html": page.encode()}
 
 
-def _part(frame: pd.DataFrame, baseline: str, label: str, suffix: str) -> Part:
-    ratios = tables.at_largest_batch(tables.speedups(frame, baseline))
-    peaks = tables.memory(frame)
-    compiles = frame["compile_s"].notna().any()
-    return Part(
-        label=label,
-        anchor=suffix,
-        headline=views.headline(frame),
-        advice=views.advice(frame),
-        throughput=list(sheets.throughput_sheets(frame, suffix)),
-        fastest=sheets.fastest_sheet(frame, suffix),
-        mean_speedups=views.mean_speedups(ratios) if len(ratios) else None,
-        layer_speedups=views.layer_speedups(ratios) if len(ratios) else None,
-        correctness=views.correctness(frame),
-        memory=views.memory(peaks) if len(peaks) else None,
-        memory_sheet=sheets.memory_sheet(peaks, suffix) if len(peaks) else None,
-        compile_times=views.compile_times(frame) if compiles else None,
-        noise=views.noise(frame),
-    )
+def _part(
+    rows: pd.DataFrame,
+    machine: machines.Machine,
+    baseline: str,
+    place: ladder.Place | None,
+    gains: Mapping[str, str],
+    label: str,
+    anchor: str,
+) -> Part:
+    ratios = tables.at_largest_batch(tables.speedups(rows, baseline))
+    relative, peaks = tables.relative(rows), tables.memory(rows)
+    crossings = crossing.crossings(rows, machine)
+    shown = [views.advice(rows), views.correctness(rows)]
+    drawings: list[tuple[str, Job]] = [
+        (quantity.name, (sheets.batch_sheet, rows, op, family, quantity, anchor))
+        for quantity in (THROUGHPUT, TIME)
+        for op, family in sheets.batch_panels(rows)
+    ]
+    drawings += [
+        ("fastest", (sheets.fastest_sheet, rows, anchor)),
+        ("roofline", (sheets.roofline_sheet, relative, machine.ceiling, anchor)),
+        ("error-speed", (sheets.error_speed_sheet, relative, anchor)),
+    ]
+    if crossings:
+        shown.append(views.crossings(crossings))
+    if place:
+        rungs = ladder.rungs(rows, place)
+        shown.append(views.rungs(rungs, gains))
+        drawings.append(("ladder", (sheets.ladder_sheet, rungs, place, anchor)))
+    if len(ratios):
+        shown += [views.mean_speedups(ratios), views.layer_speedups(ratios)]
+        drawings.append(("speedup", (sheets.speedup_sheet, ratios, baseline, anchor)))
+    if len(peaks):
+        shown.append(views.memory(peaks))
+        drawings += [
+            ("memory", (sheets.memory_sheet, peaks, anchor)),
+            ("memory-speed", (sheets.memory_speed_sheet, relative.dropna(subset=["peak_mib"]), anchor)),
+        ]
+    if rows["compile_s"].notna().any():
+        shown.append(views.compile_times(rows))
+    named = {table.name: table for table in shown}
+    return Part(label, anchor, rows, place, headline.verdicts(rows), trust.spread(rows), named, drawings)
 
 
-def _sheets(part: Part) -> list[sheets.Sheet]:
-    return [sheet for sheet in (*part.throughput, part.fastest, part.memory_sheet) if sheet is not None]
+def _draw(parts: Sequence[Part]) -> None:
+    """Make the figures of all parts, side by side where there are many cases."""
+    wanted = [(part, name, job) for part in parts for name, job in part.drawings]
+    drawn = draw_all([job for _, _, job in wanted], sum(len(part.rows) for part in parts))
+    for (part, name, _), sheet in zip(wanted, drawn, strict=True):
+        part.sheets.setdefault(name, []).append(sheet)
 
 
 def _label(setting: Any, keys: Sequence[str]) -> str:
     words = {"machine": setting.machine, "dtype": setting.dtype, "threads": count(setting.threads, "thread")}
     return ", ".join(words[key] for key in keys)
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, lineterminator="\n").encode()
 
 
 def _render(**content: object) -> str:
@@ -141,7 +196,9 @@ def _render(**content: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
+    environment.filters["picture"] = lambda sheet: base64.b64encode(
+        themed.themed(sheet.svg, sheet.grounds)
+    ).decode("ascii")
     return environment.get_template("report.html").render(**content)
 
 

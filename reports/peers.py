@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from reports.figures import GRID, INK, MEDIUM, PALE, SMALL, legend_handles, look, ticks
+from reports.axes import ticks
+from reports.looks import GRID, INK, MEDIUM, PALE, SMALL, legend_handles, look
 from reports.tables import records
 from reports.wording import FAMILIES, OP_NAMES, in_order, short
 

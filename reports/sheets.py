@@ -1,4 +1,4 @@
-"""Sheets: whole figures, of panels that `figures` draws, as PNG.
+"""Sheets: whole figures, of panels that other modules draw, as PNG and SVG.
 
 Sizes are in inches and add up, so that nothing has to be fitted: a sheet grows with its layers.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,54 +19,112 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from reports import figures, tables
+from reports import figures, ladder, panels, scatter, tables
+from reports.axes import NAME_LENGTH
+from reports.looks import BAR, INK, LARGE, MEDIUM, SMALL, legend_handles
+from reports.machines import Ceiling
 from reports.wording import FAMILIES, OP_NAMES, count, short
 
 DPI = 150
 SHOWN_DPI = 100
-"""Pixels per inch at which the page shows a sheet; there are more in it, for sharp screens."""
+"""Pixels per inch at which the page shows a sheet; the PNG has more, for sharp screens."""
 _COLUMNS = 4
 _LINE = 0.16  # the height of a line of a title
 _TITLE = 30  # characters of a panel's title that fit on a line
+_ROW = 0.3  # the height of a layer in a panel of rows
+_SQUARE = (3.3, 2.7)  # a panel of points
+
+_SVG: dict[Any, Any] = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"]}
+"""Letters stay letters: smaller, to be searched, and drawn in the reader's own fonts."""
+
+Handles = list[Line2D | Patch]
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A PNG: file name, heading, description for those who cannot see it, size on the page in pixels."""
+    """A figure: its files' name without ending, heading, description for those who cannot see it.
+
+    `width` and `height` are its size on the page in pixels. Its backends' colours may be `grounds` of
+    letters.
+    """
 
     name: str
     heading: str
     alt: str
     png: bytes
+    svg: bytes
     width: int
     height: int
+    grounds: bool = False
 
 
-def throughput_sheets(frame: pd.DataFrame, suffix: str = "") -> Iterator[Sheet]:
-    """Throughput against batch size, a panel per layer, a sheet per op of convolutions and of pooling."""
-    for op in tables.ops(frame):
-        for family in FAMILIES:
-            rows = frame[(frame["op"] == op) & (frame["family"] == family)]
-            if len(tables.timed(rows)):
-                heading = f"{family.capitalize()}, {OP_NAMES.get(op, op)}"
-                alt = f"{heading}: throughput in images/s against batch size"
-                yield _sheet(f"throughput-{op}-{family}{suffix}.png", heading, alt, draw_throughput(rows))
+def batch_panels(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """The ops and families of which something was timed: a sheet against batch size each."""
+    known = tables.timed(frame)[["op", "family"]].drop_duplicates()
+    there = set(known.itertuples(index=False, name=None))
+    return [(op, family) for op in tables.ops(known) for family in FAMILIES if (op, family) in there]
+
+
+def batch_sheet(
+    frame: pd.DataFrame, op: str, family: str, quantity: panels.Quantity, suffix: str = ""
+) -> Sheet:
+    """A quantity against batch size, a panel per layer, for an op of convolutions or of pooling."""
+    rows = frame[(frame["op"] == op) & (frame["family"] == family)]
+    heading = f"{family.capitalize()}, {OP_NAMES.get(op, op)}"
+    layers = count(rows["layer"].nunique(), "layer")
+    alt = f"{heading}: {quantity.name} in {quantity.unit} against batch size, on {layers}"
+    name = f"{quantity.name}-{op}-{family}{suffix}"
+    return _sheet(name, heading, alt, draw_against_batch(rows, quantity))
 
 
 def fastest_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
     """The maps of the fastest backend, one per op, side by side."""
     alt = "Fastest backend per layer, batch size and op"
-    return _sheet(f"fastest{suffix}.png", "Fastest backend", alt, draw_fastest(frame))
+    return _sheet(f"fastest{suffix}", "Fastest backend", alt, draw_fastest(frame), grounds=True)
 
 
-def memory_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
-    """Peak memory, a panel per op, side by side; `frame` is `tables.memory`."""
+def speedup_sheet(ratios: pd.DataFrame, baseline: str, suffix: str = "") -> Sheet:
+    """Speed-ups over the baseline, a panel per op; `ratios` is of `tables.at_largest_batch`."""
+    alt = f"Speed-ups over {baseline} per layer, backend and op"
+    return _sheet(f"speedup{suffix}", f"Speed-ups over {baseline}", alt, draw_speedups(ratios))
+
+
+def roofline_sheet(frame: pd.DataFrame, ceiling: Ceiling | None, suffix: str = "") -> Sheet:
+    """The roofline, a panel per op; `frame` is `tables.relative`."""
+    alt = "GFLOP/s against FLOP per byte, with the measured ceilings"
+    drawn = _squares(frame, lambda ax, rows: scatter.roofline(ax, rows, ceiling))
+    return _sheet(f"roofline{suffix}", "Roofline", alt, drawn)
+
+
+def memory_sheet(peaks: pd.DataFrame, suffix: str = "") -> Sheet:
+    """Peak memory, a panel per op, side by side; `peaks` is `tables.memory`."""
     alt = "Peak memory per layer, backend and op, in MiB"
-    return _sheet(f"memory{suffix}.png", "Peak memory", alt, draw_memory(frame))
+    return _sheet(f"memory{suffix}", "Peak memory", alt, draw_memory(peaks))
 
 
-def draw_throughput(frame: pd.DataFrame) -> Figure:
-    """Panels of `figures.throughput` for the rows of one op."""
+def memory_speed_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
+    """Memory against speed, a panel per op; `frame` is `tables.relative` with known peaks."""
+    alt = "Peak memory as a multiple of the arrays against speed"
+    drawn = _squares(frame, scatter.memory_against_speed)
+    return _sheet(f"memory-speed{suffix}", "Memory against speed", alt, drawn)
+
+
+def error_speed_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
+    """Error against speed, a panel per op; `frame` is `tables.relative`."""
+    alt = "Error relative to the largest output against speed"
+    drawn = _squares(frame, scatter.error_against_speed)
+    return _sheet(f"error-speed{suffix}", "Error against speed", alt, drawn)
+
+
+def ladder_sheet(steps: pd.DataFrame, place: ladder.Place, suffix: str = "") -> Sheet:
+    """The ladder of one place; `steps` is `ladder.rungs`."""
+    heading = f"{place.layer}, {place.op}, batch {place.batch:,}"
+    alt = f"Time of a call of each backend on {heading}"
+    return _sheet(f"ladder{suffix}", heading, alt, draw_ladder(steps, place))
+
+
+def draw_against_batch(frame: pd.DataFrame, quantity: panels.Quantity) -> Figure:
+    """The panels of `panels.against_batch` for the rows of one op."""
     layers = tables.layers(frame)
     titles = [textwrap.wrap(layer, _TITLE) or [""] for layer in layers]
     lines = max(map(len, titles))
@@ -76,13 +136,17 @@ def draw_throughput(frame: pd.DataFrame) -> Figure:
     width = left + columns * panel[0] + (columns - 1) * gap[0] + 0.15
     height = top + rows * panel[1] + (rows - 1) * gap[1] + 0.5
     figure = _figure(width, height)
-    for number, (layer, title) in enumerate(zip(layers, titles, strict=True)):
-        row, column = divmod(number, columns)
-        x, y = left + column * (panel[0] + gap[0]), top + row * (panel[1] + gap[1])
-        ax = _axes(figure, x, y, *panel)
-        figures.throughput(ax, frame[frame["layer"] == layer])
-        ax.set_title("\n".join(title), fontsize=figures.MEDIUM, color=figures.INK, fontweight="bold", pad=5)
-    _legend(figure, figures.legend_handles(backends), width)
+    boxes = {
+        layer: panels.Box(
+            left + number % columns * (panel[0] + gap[0]),
+            top + number // columns * (panel[1] + gap[1]),
+            *panel,
+            title="\n".join(title),
+        )
+        for number, (layer, title) in enumerate(zip(layers, titles, strict=True))
+    }
+    panels.against_batch(_inches(figure), frame, quantity, boxes)
+    _legend(figure, legend_handles(backends), width)
     return figure
 
 
@@ -91,7 +155,7 @@ def draw_fastest(frame: pd.DataFrame) -> Figure:
     layers, ops = tables.layers(frame), tables.ops(frame)
     batches = sorted(int(batch) for batch in frame["batch"].unique())
     cell, gap, top = (0.67, 0.4), 0.22, 0.62
-    left = 0.5 + _label_width(layers, 40, figures.MEDIUM)
+    left = 0.5 + _label_width(layers, 40, MEDIUM)
     map_width = max(cell[0] * len(batches), 1.4)
     width = left + len(ops) * map_width + (len(ops) - 1) * gap + 0.15
     height = top + cell[1] * len(layers) + 0.5
@@ -99,33 +163,78 @@ def draw_fastest(frame: pd.DataFrame) -> Figure:
     for number, op in enumerate(ops):
         ax = _axes(figure, left + number * (map_width + gap), top, map_width, cell[1] * len(layers))
         figures.fastest(ax, frame[frame["op"] == op], layers, batches)
-        ax.set_title(op, fontsize=figures.LARGE, color=figures.INK, fontweight="bold")
+        ax.set_title(op, fontsize=LARGE, color=INK, fontweight="bold")
         if number:
             _share_rows(ax)
     return figure
 
 
-def draw_memory(frame: pd.DataFrame) -> Figure:
+def draw_speedups(ratios: pd.DataFrame) -> Figure:
+    """Panels of `figures.speedups`, one per op, with the same rows."""
+    return _rows(ratios, figures.speedups, lambda rows: "", _points(tables.backends(ratios)))
+
+
+def draw_memory(peaks: pd.DataFrame) -> Figure:
     """Panels of `figures.memory`, one per op, with the same rows."""
-    layers, ops, backends = tables.layers(frame), tables.ops(frame), tables.backends(frame)
-    left, row, gap = 0.45 + _label_width(layers, 46, figures.SMALL), 0.3, 0.4
-    panel = (min(3.1, 9.6 / len(ops)), row * max(len(layers), 3))
+    matrix = Patch(color=BAR, label="im2col's matrix")
+    batch = f", batch {short(peaks['batch'].iloc[0])}"
+    return _rows(peaks, figures.memory, lambda rows: batch, [matrix, *_points(tables.backends(peaks))])
+
+
+def draw_ladder(steps: pd.DataFrame, place: ladder.Place) -> Figure:
+    """The panel of `ladder.draw`."""
+    left, panel, top = 0.3 + _label_width(list(steps["backend"]), 20, MEDIUM), (5.2, _ROW * len(steps)), 0.4
+    figure = _figure(left + panel[0] + 1.9, top + panel[1] + 0.5)
+    ladder.draw(_axes(figure, left, top, *panel), steps, place)
+    return figure
+
+
+def _rows(
+    frame: pd.DataFrame,
+    draw: Callable[[Axes, pd.DataFrame, list[str]], None],
+    more: Callable[[pd.DataFrame], str],
+    handles: Handles,
+) -> Figure:
+    """Panels side by side, one per op, with a row for each layer; `more` follows the op in a title."""
+    layers, ops = tables.layers(frame), tables.ops(frame)
+    left, gap = 0.45 + _label_width(layers, NAME_LENGTH, SMALL), 0.4
+    panel = (min(3.1, 9.6 / len(ops)), _ROW * max(len(layers), 3))
     width = left + len(ops) * panel[0] + (len(ops) - 1) * gap + 0.25
-    top = _legend_height(len(backends) + 1, width) + 0.45
+    top = _legend_height(len(handles), width) + 0.45
     figure = _figure(width, top + panel[1] + 0.5)
     for number, op in enumerate(ops):
         ax = _axes(figure, left + number * (panel[0] + gap), top, *panel)
-        figures.memory(ax, frame[frame["op"] == op], layers)
-        title = f"{op}, batch {short(frame['batch'].iloc[0])}"
-        ax.set_title(title, fontsize=figures.LARGE, color=figures.INK, fontweight="bold")
+        rows = frame[frame["op"] == op]
+        draw(ax, rows, layers)
+        ax.set_title(f"{op}{more(rows)}", fontsize=LARGE, color=INK, fontweight="bold")
         if number:
             _share_rows(ax)
-    handles: list[Line2D | Patch] = [Patch(color="#dedede", label="im2col's matrix")]
-    for handle in figures.legend_handles(backends):
-        handle.set_linestyle("none")
-        handles.append(handle)
     _legend(figure, handles, width)
     return figure
+
+
+def _squares(frame: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None]) -> Figure:
+    """Panels of points side by side, one per op."""
+    ops, left, gap = tables.ops(frame), 0.75, 0.75
+    width = left + len(ops) * _SQUARE[0] + (len(ops) - 1) * gap + 0.2
+    handles = _points(tables.backends(frame))
+    top = _legend_height(len(handles), width) + 0.4
+    figure = _figure(width, top + _SQUARE[1] + 0.5)
+    for number, op in enumerate(ops):
+        ax = _axes(figure, left + number * (_SQUARE[0] + gap), top, *_SQUARE)
+        draw(ax, frame[frame["op"] == op])
+        ax.set_title(op, fontsize=LARGE, color=INK, fontweight="bold", loc="left")
+    _legend(figure, handles, width)
+    return figure
+
+
+def _points(backends: Sequence[str]) -> Handles:
+    """The handles of a legend without lines."""
+    handles: Handles = []
+    for handle in legend_handles(backends):
+        handle.set_linestyle("none")
+        handles.append(handle)
+    return handles
 
 
 def _share_rows(ax: Axes) -> None:
@@ -140,10 +249,21 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _inches(figure: Figure) -> Axes:
+    """Axes over the whole figure that count in inches from its upper left corner."""
+    width, height = figure.get_size_inches()
+    ax = figure.add_axes((0, 0, 1, 1), facecolor="none")
+    ax.set_axis_off()
+    ax.set_xlim(0, width)
+    ax.set_ylim(height, 0)
+    return ax
+
+
 def _axes(figure: Figure, x: float, y: float, width: float, height: float) -> Axes:
     """Axes whose upper left corner is x inches from the left and y from the top."""
     across, down = figure.get_size_inches()
-    return figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
+    place = (x / across, 1 - (y + height) / down, width / across, height / down)
+    return figure.add_axes(place, facecolor="none")
 
 
 def _label_width(labels: Sequence[str], most: int, size: float) -> float:
@@ -162,13 +282,15 @@ def _legend_height(entries: int, width: float) -> float:
 def _legend(figure: Figure, handles: Sequence[Line2D | Patch], width: float) -> None:
     figure.legend(
         handles=list(handles), loc="upper center", ncols=min(len(handles), _per_line(width)), frameon=False,
-        fontsize=figures.MEDIUM, labelcolor=figures.INK, columnspacing=1.6, handlelength=1.8, borderpad=0.2,
+        fontsize=MEDIUM, labelcolor=INK, columnspacing=1.6, handlelength=1.8, borderpad=0.2,
     )  # fmt: skip
 
 
-def _sheet(name: str, heading: str, alt: str, figure: Figure) -> Sheet:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+def _sheet(name: str, heading: str, alt: str, figure: Figure, grounds: bool = False) -> Sheet:
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    # The salt names what is referred to, so that the same results give the same file.
+    with mpl.rc_context(_SVG | {"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     width, height = (round(inches * SHOWN_DPI) for inches in figure.get_size_inches())
-    alt = f"{alt} ({count(len(figure.axes), 'panel')})"
-    return Sheet(name, heading, alt, buffer.getvalue(), width, height)
+    return Sheet(name, heading, alt, png.getvalue(), svg.getvalue(), width, height, grounds)

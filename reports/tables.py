@@ -187,16 +187,34 @@ def correctness(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[rows.groupby(["backend", "op"])["error"].idxmax()]
 
 
-def memory(frame: pd.DataFrame) -> pd.DataFrame:
-    """The timed rows with a known peak, all at one batch size.
+def common_batch(rows: pd.DataFrame) -> int:
+    """The largest batch size that has at least three quarters as many rows as any other.
 
-    That is the largest at which at least three quarters as many peaks are known as at any other: slow
-    backends are often skipped at large ones.
+    Slow backends are often skipped at large ones. `rows` must not be empty.
     """
-    rows = timed(frame).dropna(subset=["peak_mib"])
     known = rows.groupby("batch").size()
     largest: int = known.index[known >= 0.75 * known.max()].max()
-    return rows.loc[rows["batch"].eq(largest)]
+    return largest
+
+
+def memory(frame: pd.DataFrame) -> pd.DataFrame:
+    """The timed rows with a known peak, all at their `common_batch`; empty where none is known."""
+    rows = timed(frame).dropna(subset=["peak_mib"])
+    return rows.loc[rows["batch"].eq(common_batch(rows))] if len(rows) else rows
+
+
+def relative(frame: pd.DataFrame) -> pd.DataFrame:
+    """The timed rows at their `common_batch`, with `speed`: the fastest backend's median over the row's."""
+    rows = timed(frame)
+    least = rows.groupby(_PLACE)["median_s"].transform("min")
+    rows = rows.assign(speed=least / rows["median_s"])
+    return rows.loc[rows["batch"].eq(common_batch(rows))]
+
+
+def copy_factor(frame: pd.DataFrame) -> float:
+    """The window matrix of im2col over the arrays of the call, in the median over layers."""
+    layers = frame.drop_duplicates("layer")
+    return float((layers["im2col_mib"] / layers["least_mib"]).median())
 
 
 def compile_times(frame: pd.DataFrame) -> pd.DataFrame:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pandas as pd
 
-from reports import tables
-from reports.figures import look
-from reports.loading import MIB, Run
-from reports.summarizing import where
-from reports.wording import NOTHING, count, error, percent, seconds, significant, times
+from reports import tables, trust
+from reports.crossing import Crossing
+from reports.loading import Run
+from reports.looks import look
+from reports.machines import caches, ceiling
+from reports.wording import NOTHING, count, error, percent, seconds, significant, size, times
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below a head; `align` has an l or an r for each column."""
+    """Rows of cells below a head; `align` has for each column an l, an r, or a w for sentences.
+
+    `data` are the same figures, unrounded, for the CSV called `name` (without ending).
+    """
 
     head: Sequence[str | Cell]
     align: str
     rows: Sequence[Sequence[str | Cell]]
+    name: str
+    data: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def advice(frame: pd.DataFrame) -> Table:
             slowdown, worst = Cell(times(best.slowdown), small), times(best.worst)
             rows.append([f"{family}, {op}", backend_cell(best.backend), share, slowdown, worst, rest])
     head = ("layers and op", "most often fastest", "cases", "if used always", "at worst", "others")
-    return Table(head, "llrrrl", rows)
+    return Table(head, "llrrrl", rows, "advice", wins)
 
 
 def mean_speedups(ratios: pd.DataFrame) -> Table:
@@ -72,7 +78,7 @@ def mean_speedups(ratios: pd.DataFrame) -> Table:
                 layers = f"{here['layers'].max():,}"
                 rows.append([f"{family}, {op}", layers, *(cells.get(name, NOTHING) for name in names)])
     head = ("layers and op", "layers", *_heads(names))
-    return Table(head, "lr" + "r" * len(names), rows)
+    return Table(head, "lr" + "r" * len(names), rows, "speedups-mean", means)
 
 
 def _mean(row: Any) -> Cell:
@@ -93,7 +99,8 @@ def layer_speedups(ratios: pd.DataFrame) -> Table:
             base = f"{'≈ ' if first.predicted else ''}{seconds(first.base_median_s)}"
             rows.append([op, layer, f"{first.batch:,}", base, *(cells.get(name, NOTHING) for name in names)])
     head = ("op", "layer", "batch size", "baseline", *_heads(names))
-    return Table(head, "llrr" + "r" * len(names), rows)
+    data = ratios[["op", "layer", "batch", "backend", "base_median_s", "predicted", "speedup", "low", "high"]]
+    return Table(head, "llrr" + "r" * len(names), rows, "speedups", data)
 
 
 def _ratio(row: Any) -> Cell:
@@ -112,7 +119,8 @@ def correctness(frame: pd.DataFrame) -> Table:
         cells = {row.op: Cell(error(row.error), _site(row)) for row in tables.records(here)}
         checked = f"{here['checked'].sum():,}"
         rows.append([backend_cell(backend), checked, *(cells.get(op, NOTHING) for op in ops)])
-    return Table(("backend", "cases checked", *ops), "lr" + "r" * len(ops), rows)
+    data = worst[["backend", "op", "checked", "error", "layer", "batch"]]
+    return Table(("backend", "cases checked", *ops), "lr" + "r" * len(ops), rows, "correctness", data)
 
 
 def memory(peaks: pd.DataFrame) -> Table:
@@ -128,7 +136,8 @@ def memory(peaks: pd.DataFrame) -> Table:
             shown = [cells.get(name, NOTHING) for name in names]
             rows.append([op, layer, f"{here[0].batch:,}", arrays, matrix, *shown])
     head = ("op", "layer", "batch size", "arrays", "im2col's matrix", *_heads(names))
-    return Table(head, "llrrr" + "r" * len(names), rows)
+    data = peaks[["op", "layer", "batch", "backend", "least_mib", "im2col_mib", "peak_mib"]]
+    return Table(head, "llrrr" + "r" * len(names), rows, "memory", data)
 
 
 def compile_times(frame: pd.DataFrame) -> Table:
@@ -142,7 +151,9 @@ def compile_times(frame: pd.DataFrame) -> Table:
         for op in tables.ops(table)
         for row in tables.records(table[table["op"] == op])
     ]  # fmt: skip
-    return Table(("backend", "op", "compilations", "in all", "longest", "where"), "llrrrl", rows)
+    head = ("backend", "op", "compilations", "in all", "longest", "where")
+    data = table[["backend", "op", "compilations", "total_s", "compile_s", "layer", "batch"]]
+    return Table(head, "llrrrl", rows, "compile", data)
 
 
 def groups(frame: pd.DataFrame, status: str) -> list[Group]:
@@ -175,38 +186,17 @@ def _cases(rows: pd.DataFrame) -> Table:
             batches = ", ".join(_predicted(row) for row in tables.records(here))
             lines.append([op, layer, batches, *([str(here["reason"].iloc[-1])] if several else [])])
     head = ("op", "layer", "batch sizes (predicted time of a call)", *(["reason, of the last"] * several))
-    return Table(head, "llll"[: len(head)], lines)
+    return Table(head, "llll"[: len(head)], lines, "untimed", rows)
 
 
 def _predicted(row: Any) -> str:
     return f"{row.batch:,}" if pd.isna(row.predicted_s) else f"{row.batch:,} ({seconds(row.predicted_s)})"
 
 
-def results(frame: pd.DataFrame) -> Table:
-    """Every timed case."""
-    rows = tables.timed(frame)
-    varying = [key for key in tables.SETTING if len(rows[key].unique()) > 1]
-    lines = [
-        [
-            *(str(getattr(row, key)) for key in varying), row.layer, row.op, backend_cell(row.backend),
-            f"{row.batch:,}", seconds(row.median_s), percent(row.iqr_s / row.median_s),
-            significant(row.images_per_s), significant(row.gflops), significant(row.least_gib_per_s),
-            percent(row.share), significant(row.peak_mib), error(row.error), seconds(row.compile_s),
-            f"{row.rounds:,.0f}",
-        ]
-        for row in tables.records(rows)
-    ]  # fmt: skip
-    head = (
-        *varying, "layer", "op", "backend", "batch size", "median time", "IQR/median", "images/s", "GFLOP/s",
-        "least GiB/s", "of attainable", "peak MiB", "error", "compile time", "rounds",
-    )  # fmt: skip
-    return Table(head, "l" * len(varying) + "lll" + "r" * 11, lines)
-
-
 def machine(run: Run) -> Table:
     """What a run recorded about its machine, as far as it did."""
     facts, load = run.facts, [run.facts.get("load_start"), run.facts.get("load_end")]
-    caches, blas = facts.get("caches"), facts.get("blas")
+    blas = facts.get("blas")
     blas = blas if isinstance(blas, list) else []
     known = {
         "saved": f"{run.datetime:%Y-%m-%d %H:%M:%S} UTC",
@@ -215,7 +205,7 @@ def machine(run: Run) -> Table:
         "cores": facts.get("cores"),
         "threads": facts.get("threads"),
         "instruction sets": facts.get("isa"),
-        "caches": {name: _bytes(size) for name, size in caches.items()} if isinstance(caches, dict) else None,
+        "caches": {name: size(bytes_) for name, bytes_ in caches(facts.get("caches")).items()},
         "memory": _bytes(facts.get("memory_bytes")),
         "platform": facts.get("platform"),
         "Python": facts.get("python"),
@@ -230,7 +220,8 @@ def machine(run: Run) -> Table:
         "options": run.options,
     }
     rows = [[name, _plain(value)] for name, value in known.items() if value not in (None, "", [], {}, ())]
-    return Table(("of the run", run.name), "ll", rows)
+    data = pd.DataFrame(rows, columns=["fact", run.name])
+    return Table(("of the run", run.name), "ll", rows, "machine", data)
 
 
 def _plain(value: Any) -> str:
@@ -244,13 +235,8 @@ def _plain(value: Any) -> str:
     return NOTHING if value is None else str(value)
 
 
-def _bytes(size: Any) -> str | None:
-    if not isinstance(size, int | float) or not size:
-        return None
-    for unit, name in ((MIB * 1024, "GiB"), (MIB, "MiB")):
-        if size >= unit:
-            return f"{significant(size / unit)} {name}"
-    return f"{significant(size / 1024)} KiB"
+def _bytes(value: Any) -> str | None:
+    return size(value) if isinstance(value, int | float) and value else None
 
 
 def _blas(one: Mapping[str, Any]) -> str:
@@ -262,13 +248,12 @@ def _blas(one: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _ceiling(found: Any) -> str | None:
-    if not isinstance(found, Mapping):
+def _ceiling(facts: Any) -> str | None:
+    found = ceiling(facts)
+    if found is None:
         return None
-    gemm, copy = found.get("gemm_gflops"), found.get("copy_gbs")
-    if not (isinstance(gemm, int | float) and isinstance(copy, int | float)):
-        return None
-    return f"{significant(gemm)} GFLOP/s (matrix product), {significant(copy)} GB/s (copy, read and written)"
+    gemm, copy = significant(found.gemm_gflops), significant(found.copy_gbs)
+    return f"{gemm} GFLOP/s (matrix product), {copy} GB/s (copy, read and written)"
 
 
 def _commit(commit: Mapping[str, Any]) -> str:
@@ -276,22 +261,46 @@ def _commit(commit: Mapping[str, Any]) -> str:
     return f"{name} with changes" if name and commit.get("dirty") else name
 
 
-def noise(frame: pd.DataFrame) -> str:
-    """The noise seen, in a sentence."""
-    rows = tables.noise(frame)
-    worst = tables.largest(rows, "noise")
-    return (
-        f"Half of the cases have an interquartile range below {percent(rows['noise'].median())} "
-        f"of their median; the noisiest is {worst.backend} on {where(worst)}, with {percent(worst.noise)}."
-    )
+def crossings(found: Sequence[Crossing]) -> Table:
+    """Where another backend becomes the fastest, and why."""
+    rows: list[list[str | Cell]] = [
+        [
+            each.op, each.layer, backend_cell(each.before), f"to {each.last:,}", backend_cell(each.after),
+            f"from {each.first:,}", each.why,
+        ]
+        for each in found
+    ]  # fmt: skip
+    head = ("op", "layer", "fastest", "batch size", "then", "batch size", "why")
+    data = pd.DataFrame([asdict(each) for each in found], columns=[key.name for key in fields(Crossing)])
+    return Table(head, "lllrlrw", rows, "crossings", data)
 
 
-def headline(frame: pd.DataFrame) -> str:
-    """The answer in a sentence."""
-    (name, most), *others = tables.win_counts(tables.fastest(frame))
-    total = most + sum(number for _, number in others)
-    rest = "".join(f", {other} in {percent(number / total)}" for other, number in others[:3])
-    return f"{name} is the fastest in {percent(most / total)} of {count(total, 'case')}{rest}."
+def rungs(steps: pd.DataFrame, gains: Mapping[str, str]) -> Table:
+    """A ladder, a row per rung; `steps` is `ladder.rungs`, `gains` say why a backend is faster."""
+    rows: list[list[str | Cell]] = [
+        [
+            backend_cell(row.backend), f"{'≈ ' if row.predicted else ''}{seconds(row.seconds)}",
+            times(row.step), times(row.total), gains.get(row.backend, ""),
+        ]
+        for row in tables.records(steps)
+    ]  # fmt: skip
+    head = ("backend", "time of a call", "over the one above", "over the first", "why")
+    return Table(head, "lrrrw", rows, "ladder", steps)
+
+
+def noisy(frame: pd.DataFrame) -> Table:
+    """The timed cases whose spread is over `trust.NOISY`, the noisiest first."""
+    found = trust.noisy(frame)
+    rows: list[list[str | Cell]] = [
+        [
+            row.op, row.layer, f"{row.batch:,}", backend_cell(row.backend), seconds(row.median_s),
+            percent(row.noise), f"{row.rounds:,.0f}",
+        ]
+        for row in tables.records(found)
+    ]  # fmt: skip
+    head = ("op", "layer", "batch size", "backend", "median time", "IQR/median", "rounds")
+    data = found[["op", "layer", "batch", "backend", "median_s", "iqr_s", "noise", "rounds"]]
+    return Table(head, "llrlrrr", rows, "noisy", data)
 
 
 def backend_cell(name: str) -> Cell:

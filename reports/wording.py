@@ -51,6 +51,14 @@ def seconds(value: float) -> str:
     return f"{significant(value / 1e-9)} ns"
 
 
+def size(value: float) -> str:
+    """Bytes in the unit that suits them."""
+    for bytes_, unit in ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB")):
+        if value >= bytes_:
+            return f"{significant(value / bytes_)} {unit}"
+    return f"{significant(value)} B"
+
+
 def times(value: float) -> str:
     """A ratio: three digits and the sign of multiplication."""
     return f"{significant(value)}\N{MULTIPLICATION SIGN}" if math.isfinite(value) else NOTHING

@@ -1,0 +1,109 @@
+"""The ladder: one layer, and what each rewriting of it buys, from the slowest backend to the fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from reports import tables
+from reports.axes import plain, real_numbers
+from reports.looks import INK, LARGE, MEDIUM, SMALL, look
+from reports.wording import seconds, times
+
+
+class Place(NamedTuple):
+    """Where backends are compared: an op on a layer at a batch size, in one setting."""
+
+    op: str
+    layer: str
+    batch: int
+
+
+def rungs(frame: pd.DataFrame, place: Place) -> pd.DataFrame:
+    """The backends at a place of one setting, the slowest first.
+
+    Columns: backend, seconds (of a call), predicted (a skipped backend's time is), step (over the rung
+    before; NaN for the first) and total (over the first).
+    """
+    op, layer, batch = place
+    here = frame[(frame["op"] == op) & (frame["layer"] == layer) & (frame["batch"] == batch)]
+    return _steps(_known(here))
+
+
+def all_rungs(frame: pd.DataFrame) -> Iterator[tuple[Place, pd.DataFrame]]:
+    """Every place of one setting with at least two rungs, ops, layers and batch sizes in their order."""
+    known = _known(frame)
+    by_place = dict(list(known.groupby(["op", "layer", "batch"], sort=False)))
+    for op in tables.ops(known):
+        for layer in tables.layers(known):
+            for batch in sorted(known["batch"].unique()):
+                rows = by_place.get((op, layer, batch))
+                if rows is not None and len(rows) >= 2:
+                    yield Place(op, layer, int(batch)), _steps(rows)
+
+
+def _known(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a time, measured or predicted, as `seconds` and `predicted`."""
+    predicted = frame["status"].eq("skipped")
+    seconds_ = frame["median_s"].where(~predicted, frame["predicted_s"])
+    return frame.assign(seconds=seconds_, predicted=predicted).dropna(subset=["seconds"])
+
+
+def _steps(known: pd.DataFrame) -> pd.DataFrame:
+    found = known[["backend", "seconds", "predicted"]]
+    found = found.sort_values("seconds", ascending=False, kind="stable", ignore_index=True)
+    step = found["seconds"].shift() / found["seconds"]
+    return found.assign(step=step, total=found["seconds"].max() / found["seconds"])
+
+
+def example(frame: pd.DataFrame, layer: str | None = None) -> Place | None:
+    """The place that a report shows first: of `layer`, or the most telling; None where there is none.
+
+    That has the most rungs; among these a convolution, the earliest op, the most work.
+    """
+    known = _known(frame if layer is None else frame[frame["layer"] == layer])
+    facts = known.groupby(["op", "layer", "batch"]).agg(
+        rungs=("backend", "size"), flops=("flops", "max"), family=("family", "first")
+    )
+    facts = facts[facts["rungs"] >= 2].reset_index()
+    if facts.empty:
+        return None
+    order = facts["op"].map(tables.ops(facts).index)
+    best = facts.assign(order=order).sort_values(
+        ["rungs", "family", "order", "flops"], ascending=[False, True, True, False], kind="stable"
+    )
+    return Place(best["op"].iloc[0], best["layer"].iloc[0], int(best["batch"].iloc[0]))
+
+
+def draw(ax: Axes, steps: pd.DataFrame, place: Place) -> None:
+    """Bars of `rungs`, the slowest at the top, each with its time and the factor over the bar above."""
+    heights = np.arange(len(steps))
+    for height, row in zip(heights, tables.records(steps), strict=True):
+        about = "≈ " if row.predicted else ""
+        style = look(row.backend)
+        ax.barh(
+            height,
+            row.seconds * 1e3,
+            color="none" if row.predicted else style.colour,
+            edgecolor=style.colour,
+            height=0.62,
+        )
+        step = "" if height == 0 else f", {times(row.step)} faster"
+        ax.annotate(
+            f"{about}{seconds(row.seconds)}{step}", (row.seconds * 1e3, height), xytext=(4, 0),
+            textcoords="offset points", va="center", fontsize=SMALL, color=INK,
+        )  # fmt: skip
+    low, high = steps["seconds"].min() / 3, steps["seconds"].max()
+    real_numbers(ax, "x", low * 1e3, high * 1e3)
+    ax.set_yticks(heights, steps["backend"])
+    ax.set_ylim(len(steps) - 0.4, -0.6)
+    ax.set_xlabel("ms a call", fontsize=SMALL, color=INK)
+    ax.set_title(
+        f"{place.layer}, {place.op}, batch {place.batch:,}", fontsize=LARGE, color=INK, fontweight="bold"
+    )
+    plain(ax)
+    ax.tick_params(axis="y", labelsize=MEDIUM)
