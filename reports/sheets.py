@@ -92,8 +92,7 @@ def speedup_sheet(ratios: pd.DataFrame, baseline: str, suffix: str = "") -> Shee
 def roofline_sheet(frame: pd.DataFrame, ceiling: Ceiling | None, suffix: str = "") -> Sheet:
     """The roofline, a panel per op; `frame` is `tables.relative`."""
     alt = "GFLOP/s against FLOP per byte, with the measured ceilings"
-    drawn = _squares(frame, lambda ax, rows: scatter.roofline(ax, rows, ceiling))
-    return _sheet(f"roofline{suffix}", "Roofline", alt, drawn)
+    return _sheet(f"roofline{suffix}", "Roofline", alt, draw_roofline(frame, ceiling))
 
 
 def memory_sheet(peaks: pd.DataFrame, suffix: str = "") -> Sheet:
@@ -105,15 +104,13 @@ def memory_sheet(peaks: pd.DataFrame, suffix: str = "") -> Sheet:
 def memory_speed_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
     """Memory against speed, a panel per op; `frame` is `tables.relative` with known peaks."""
     alt = "Peak memory as a multiple of the arrays against speed"
-    drawn = _squares(frame, scatter.memory_against_speed)
-    return _sheet(f"memory-speed{suffix}", "Memory against speed", alt, drawn)
+    return _sheet(f"memory-speed{suffix}", "Memory against speed", alt, draw_memory_speed(frame))
 
 
 def error_speed_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
     """Error against speed, a panel per op; `frame` is `tables.relative`."""
     alt = "Error relative to the largest output against speed"
-    drawn = _squares(frame, scatter.error_against_speed)
-    return _sheet(f"error-speed{suffix}", "Error against speed", alt, drawn)
+    return _sheet(f"error-speed{suffix}", "Error against speed", alt, draw_error_speed(frame))
 
 
 def ladder_sheet(steps: pd.DataFrame, place: ladder.Place, suffix: str = "") -> Sheet:
@@ -179,6 +176,21 @@ def draw_memory(peaks: pd.DataFrame) -> Figure:
     matrix = Patch(color=BAR, label="im2col's matrix")
     batch = f", batch {short(peaks['batch'].iloc[0])}"
     return _rows(peaks, figures.memory, lambda rows: batch, [matrix, *_points(tables.backends(peaks))])
+
+
+def draw_roofline(frame: pd.DataFrame, ceiling: Ceiling | None) -> Figure:
+    """Panels of `scatter.roofline`, one per op."""
+    return _squares(frame, lambda ax, rows: scatter.roofline(ax, rows, ceiling))
+
+
+def draw_memory_speed(frame: pd.DataFrame) -> Figure:
+    """Panels of `scatter.memory_against_speed`, one per op."""
+    return _squares(frame, scatter.memory_against_speed)
+
+
+def draw_error_speed(frame: pd.DataFrame) -> Figure:
+    """Panels of `scatter.error_against_speed`, one per op."""
+    return _squares(frame, scatter.error_against_speed)
 
 
 def draw_ladder(steps: pd.DataFrame, place: ladder.Place) -> Figure:

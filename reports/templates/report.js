@@ -16,7 +16,7 @@
   }
 
   function chooser(label, values, onChange) {
-    const select = element("select", {}, ...values.map((value) => element("option", { value }, value || "all")));
+    const select = element("select", { name: label }, ...values.map((value) => element("option", { value }, value || "all")));
     select.addEventListener("change", onChange);
     return { select, label: element("label", {}, label, select) };
   }

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import reports
-from reports import figures, sheets, tables
+from reports import axes, figures, ladder, looks, panels, scatter, sheets, tables, themed
+from reports.machines import Ceiling
 
 MANY = [f"resnet50:layer{n // 6}.{n % 6}.conv{n % 3}" for n in range(25)]
 SHAPES = {
@@ -43,10 +45,27 @@ def frame(request, tmp_path_factory, make):
 def drawn(frame):
     """The figures of a shape by name."""
     return {
-        "throughput": sheets.draw_throughput(frame[frame["op"] == "forward"]),
+        "throughput": sheets.draw_against_batch(frame[frame["op"] == "forward"], panels.THROUGHPUT),
+        "time": sheets.draw_against_batch(frame[frame["op"] == "dx"], panels.TIME),
         "fastest": sheets.draw_fastest(frame),
         "memory": sheets.draw_memory(tables.memory(frame)),
+        **points(frame),
     }
+
+
+def points(frame):
+    """The figures with a point a case, a ladder, and speed-ups over the first backend."""
+    relative, place = tables.relative(frame), ladder.example(frame)
+    ratios = tables.speedups(frame, tables.backends(frame)[0])
+    figures_ = {
+        "roofline": sheets.draw_roofline(relative, Ceiling(300.0, 20.0)),
+        "memory against speed": sheets.draw_memory_speed(relative),
+        "error against speed": sheets.draw_error_speed(relative),
+    }
+    if place:
+        figures_["ladder"] = sheets.draw_ladder(ladder.rungs(frame, place), place)
+        figures_["speed-ups"] = sheets.draw_speedups(tables.at_largest_batch(ratios))
+    return figures_
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +91,10 @@ def texts_of(figure):
     figure.draw(renderer)
     texts = [*(figure.legends[0].get_texts() if figure.legends else [])]
     for ax in figure.axes:
-        texts += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+        texts += [ax.title, *ax.texts]
+        if not ax.axison:
+            continue
+        texts += [ax.xaxis.label, ax.yaxis.label]
         texts += [label for label in (*ax.get_xticklabels(), *ax.get_yticklabels()) if label.get_visible()]
         # Labels at the top are texts of their own.
         texts += [tick.label2 for tick in ax.xaxis.get_major_ticks() if tick.label2.get_visible()]
@@ -104,12 +126,30 @@ def test_texts_do_not_overlap(texts):
 
 
 def test_axes_have_labels_with_units(drawn):
-    assert {ax.get_xlabel() for ax in drawn["throughput"].axes} == {"batch size (images)"}
-    assert {ax.get_ylabel() for ax in drawn["throughput"].axes} == {"images/s"}
-    assert {ax.get_xlabel() for ax in drawn["fastest"].axes} == {"batch size (images)"}
-    assert drawn["fastest"].axes[0].get_ylabel() == "layer"
-    assert {ax.get_xlabel() for ax in drawn["memory"].axes} == {"peak memory (MiB)"}
-    assert drawn["memory"].axes[0].get_ylabel() == "layer"
+    labels = {
+        "fastest": ("batch size (images)", "layer"),
+        "memory": ("peak memory (MiB)", "layer"),
+        "roofline": ("FLOP per byte of the arrays", "GFLOP/s"),
+        "memory against speed": ("peak memory / size of the arrays", "speed / speed of the fastest"),
+        "error against speed": ("error / largest output", "speed / speed of the fastest"),
+        "ladder": ("ms a call", ""),
+        "speed-ups": ("time of the baseline / time of the backend", "layer"),
+    }
+    for name in set(drawn) & set(labels):
+        axes = drawn[name].axes
+        assert {ax.get_xlabel() for ax in axes} == {labels[name][0]}
+        assert axes[0].get_ylabel() == labels[name][1]
+    assert set(drawn) - set(labels) == {"throughput", "time"}
+
+
+def test_a_panel_per_layer_with_its_units(frame, drawn):
+    layers = tables.layers(frame)
+    for name, unit in (("throughput", "images/s"), ("time", "ms a call")):
+        texts = drawn[name].axes[0].texts
+        titles = [text.get_text().replace("\n", "") for text in texts if text.get_weight() == "bold"]
+        assert titles == layers
+        words = [text.get_text() for text in texts]
+        assert words.count(unit) == words.count("batch size (images)") == len(layers)
 
 
 def test_maps_are_headed_by_their_op_and_memory_by_its_batch_too(frame, drawn):
@@ -120,39 +160,46 @@ def test_maps_are_headed_by_their_op_and_memory_by_its_batch_too(frame, drawn):
     assert titles == [f"{op}, batch {batch}" for op in tables.ops(tables.memory(frame))]
 
 
-def test_a_panel_per_layer(frame, drawn):
-    titles = [ax.get_title().replace("\n", "") for ax in drawn["throughput"].axes]
-    assert titles == tables.layers(frame)
-
-
-def test_throughput_draws_medians_and_quartiles(golden_frame):
+@pytest.fixture
+def panel(golden_frame):
+    """The throughput of a:conv forward, drawn on an Axes of four by three inches."""
     ax = new_axes()
     rows = golden_frame[(golden_frame["layer"] == "a:conv") & (golden_frame["op"] == "forward")]
-    figures.throughput(ax, rows)
-    handles, names = ax.get_legend_handles_labels()
-    assert names == ["loops", "im2col", "numba"]
-    line, _, (bars,) = handles[1].lines
-    assert line.get_xdata().tolist() == [8, 32]
-    assert line.get_ydata() == pytest.approx([2000, 1000])
-    assert bars.get_segments()[1] == pytest.approx(np.array([[32, 1000 / 1.1], [32, 1000 / 0.9]]))
-    assert to_hex(line.get_color()).upper() == figures.look("im2col").colour
+    panels.against_batch(ax, rows, panels.THROUGHPUT, {"a:conv": panels.Box(1, 1, 2, 1.5, "a:conv")})
+    return ax
 
 
-def test_axes_are_labelled_with_real_numbers(golden_frame):
-    ax = new_axes()
-    figures.throughput(
-        ax, golden_frame[(golden_frame["layer"] == "a:conv") & (golden_frame["op"] == "forward")]
-    )
-    ax.figure.canvas.draw()
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["8", "32"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["10", "30", "100", "300", "1k"]
-    assert ax.get_xscale() == ax.get_yscale() == "log"
+def reader(ax, axis, one, other):
+    """What turns places along an axis of `panel` into numbers: a logarithm through two of its labels."""
+    places = {text.get_text(): text.get_position()[axis] for text in ax.texts}
+    slope = np.log(other[1] / one[1]) / (places[other[0]] - places[one[0]])
+    return lambda found: one[1] * np.exp(slope * (np.asarray(found) - places[one[0]]))
+
+
+def test_throughput_draws_medians_and_quartiles(panel):
+    assert [line.get_label() for line in panel.lines] == ["loops", "im2col", "numba"]
+    im2col = panel.lines[1]
+    to_x = reader(panel, 0, ("8", 8), ("32", 32))
+    to_y = reader(panel, 1, ("10", 10), ("1k", 1000))
+    assert to_x(im2col.get_xdata()) == pytest.approx([8, 32])
+    assert to_y(im2col.get_ydata()) == pytest.approx([2000, 1000])
+    assert to_hex(im2col.get_color()).upper() == looks.look("im2col").colour
+    bars = panel.collections[4].get_segments()  # after the grid, the frame, and loops' bars and line
+    assert to_y(bars[1][:, 1]) == pytest.approx([1000 / 1.1, 1000 / 0.9])
+
+
+def test_panels_are_labelled_with_real_numbers(panel):
+    texts = [text.get_text() for text in panel.texts]
+    assert texts == [
+        "a:conv", "8", "32", "batch size (images)", "10", "30", "100", "300", "1k", "images/s",
+    ]  # fmt: skip
 
 
 def test_a_panel_without_times_says_so(golden_frame):
     ax = new_axes()
-    figures.throughput(ax, golden_frame[golden_frame["status"] == "failed"])
-    assert [text.get_text() for text in ax.texts] == ["nothing timed"]
+    failed = golden_frame[golden_frame["status"] == "failed"]
+    panels.against_batch(ax, failed, panels.TIME, {"b:conv": panels.Box(1, 1, 2, 1, "b:conv")})
+    assert "nothing timed" in [text.get_text() for text in ax.texts]
 
 
 def test_fastest_names_winners_leads_and_gaps(golden_frame):
@@ -165,7 +212,8 @@ def test_fastest_names_winners_leads_and_gaps(golden_frame):
         x, y = text.get_position()
         cells.setdefault((layers[int(y)], int(x)), []).append(text.get_text())
     assert {
-        place: " ".join(words).replace("\N{MULTIPLICATION SIGN}", "x") for place, words in cells.items()
+        place: " ".join(words).replace("\n", " ").replace("\N{MULTIPLICATION SIGN}", "x")
+        for place, words in cells.items()
     } == {
         ("a:conv", 0): "im2col 2.00x",
         ("a:conv", 1): "numba 2.00x",
@@ -174,6 +222,10 @@ def test_fastest_names_winners_leads_and_gaps(golden_frame):
         ("c:conv", 0): "im2col (1.01x)",
         ("d:pool", 0): "numba 50.0x",
     }
+    (within_noise,) = ax.patches
+    assert within_noise.get_hatch()
+    assert within_noise.get_xy() == (0, layers.index("c:conv"))
+    assert to_hex(within_noise.get_edgecolor()).upper() == looks.look("numba").colour
 
 
 def test_memory_draws_peaks_and_the_matrix(golden_frame):
@@ -188,18 +240,18 @@ def test_memory_draws_peaks_and_the_matrix(golden_frame):
 
 
 def test_looks_are_fixed_and_differ():
-    known = [figures.look(name) for name in figures._LOOKS]
+    known = [looks.look(name) for name in looks._LOOKS]
     assert len({look.colour for look in known}) == len(known)
     assert len({look.marker for look in known[:8]}) == 8
-    assert figures.look("mystery") == figures.look("mystery")
-    assert figures.look("mystery").colour not in {look.colour for look in known}
+    assert looks.look("mystery") == looks.look("mystery")
+    assert looks.look("mystery").colour not in {look.colour for look in known}
 
 
 @pytest.mark.parametrize(
     ("low", "high"), [(1, 1), (7, 7), (90, 110), (3, 4), (5, 1e5), (0.001, 100), (1e-4, 1e9), (1e-9, 1e12)]
 )
 def test_ticks_are_few_and_near_the_range(low, high):
-    ticks = figures.ticks(low, high)
+    ticks = axes.ticks(low, high)
     assert 2 <= len(ticks) <= 6
     assert ticks == sorted(set(ticks))
     assert ticks[-1] >= low
@@ -207,15 +259,59 @@ def test_ticks_are_few_and_near_the_range(low, high):
     assert all(f"{tick:.0e}"[0] in "1235" for tick in ticks)
 
 
-def test_sheets_are_png_of_the_size_they_claim(golden_frame):
-    made = [*sheets.throughput_sheets(golden_frame), sheets.fastest_sheet(golden_frame)]
-    assert [sheet.name for sheet in made] == [
-        "throughput-forward-convolution.png",
-        "throughput-forward-pooling.png",
-        "throughput-dw-convolution.png",
-        "fastest.png",
+def test_sheets_are_png_and_svg_of_the_size_they_claim(golden_frame):
+    relative = tables.relative(golden_frame)
+    made = [
+        *(
+            sheets.batch_sheet(golden_frame, *panel, panels.TIME)
+            for panel in sheets.batch_panels(golden_frame)
+        ),
+        sheets.fastest_sheet(golden_frame),
+        sheets.roofline_sheet(relative, None),
     ]
+    assert [sheet.name for sheet in made] == [
+        "time-forward-convolution", "time-forward-pooling", "time-dw-convolution", "fastest", "roofline",
+    ]  # fmt: skip
     for sheet in made:
         assert sheet.png.startswith(b"\x89PNG")
         width = int.from_bytes(io.BytesIO(sheet.png).getvalue()[16:20], "big")
         assert width / sheet.width == pytest.approx(sheets.DPI / sheets.SHOWN_DPI, rel=0.01)
+        inches = float(re.search(rb'width="([0-9.]+)pt"', sheet.svg)[1]) / 72
+        assert inches * sheets.SHOWN_DPI == pytest.approx(sheet.width, abs=1)
+        assert b"<text" in sheet.svg  # letters stay letters
+
+
+def test_the_roofline_is_the_lower_of_both_ceilings(golden_frame):
+    ax = new_axes()
+    rows = tables.relative(golden_frame)
+    scatter.roofline(ax, rows, Ceiling(gemm_gflops=400.0, copy_gbs=0.2))
+    (roof,) = (line for line in ax.lines if line.get_label() == "measured ceilings")
+    x, y = roof.get_data()
+    assert y == pytest.approx(np.minimum(400, 0.2 * x))
+    numba = next(line for line in ax.lines if line.get_label() == "numba")
+    assert numba.get_xdata()[0] == pytest.approx(1e9 / 2**20)  # a gigaflop and a MiB an image
+    assert numba.get_ydata()[0] == pytest.approx(8 / 0.008)
+
+
+def test_what_makes_no_error_stands_apart(golden_frame):
+    ax = new_axes()
+    rows = tables.relative(golden_frame)
+    rows.loc[rows["backend"] == "loops", "error"] = 0.0
+    scatter.error_against_speed(ax, rows)
+    loops = next(line for line in ax.lines if line.get_label() == "loops")
+    others = np.concatenate([line.get_xdata() for line in ax.lines if line.get_label() != "loops"])
+    assert max(loops.get_xdata()) < min(others) / 5
+    assert ax.get_xticklabels()[0].get_text() == "none"
+
+
+def test_a_themed_picture_follows_the_scheme_of_its_reader(golden_frame):
+    svg = sheets.roofline_sheet(tables.relative(golden_frame), None).svg
+    dark = themed.themed(svg, grounds=False).decode()
+    assert "prefers-color-scheme:dark" in dark
+    for ink in (looks.INK, looks.GRID, looks.look("loops").colour):
+        assert ink.lower() in svg.decode()
+        drawn = dark.partition("</style>")[2]
+        assert ink.lower() not in drawn
+    assert looks.look("numba").colour.lower() in dark  # seen on both
+    letters = themed.themed(svg, grounds=True).decode().partition("</style>")[2]
+    assert looks.look("loops").colour.lower() in letters
