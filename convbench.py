@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import commands_choose, commands_compare, commands_train
+from benchmarks import commands_choose, commands_compare, commands_results, commands_train
 from benchmarks.blas_family import choose_blas_family
 from benchmarks.command_line import (
     RESULTS,
@@ -184,6 +184,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench,
     "roofline": commands_compare.roofline,
     "report": report,
+    "compare": commands_results.compare,
+    "history": commands_results.history,
     "peers": peers,
     "train": commands_train.train,
     "tune": commands_choose.tune,

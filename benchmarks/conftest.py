@@ -16,6 +16,7 @@ choose_blas_family()  # before NumPy, which all of these import
 
 from benchmarks.ceiling import measure_ceiling
 from benchmarks.options import BATCH_SIZES, BUDGET_S, Options
+from benchmarks.probe import Probe
 from benchmarks.run import Run, cases
 from kernels.machine import lesser_blas, load, machine_facts
 from kernels.threads import pinned_threads
@@ -109,8 +110,12 @@ def run(pytestconfig: pytest.Config) -> Iterator[Run]:
     run = pytestconfig.stash[RUN]
     with pinned_threads(run.options.threads):
         if not pytestconfig.option.benchmark_disable:
+            run.probe = Probe()
+            run.probe.measure()
             run.ceiling = measure_ceiling(run.options.dtype)
         yield run
+        if run.probe:
+            run.probe.measure()
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

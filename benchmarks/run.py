@@ -13,6 +13,7 @@ import psutil
 from benchmarks.ceiling import Ceiling
 from benchmarks.inputs import make_problem
 from benchmarks.options import Options
+from benchmarks.probe import Probe
 from kernels import get_backend
 from kernels.forecast import TIMED_CALLS, Forecast, Forecaster
 from kernels.measure import TRACED_S, Memory
@@ -94,6 +95,8 @@ class Run:
     """Calls that each case takes at least: what has to fit into the budget."""
     ceiling: Ceiling | None = None
     """What cases are held against; None until it is measured, and in a smoke test."""
+    probe: Probe | None = None
+    """What tells the machine's drift; None in a smoke test."""
     skipped: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
 
@@ -131,6 +134,7 @@ class Run:
             "options": self.options.as_dict(),
             "skipped": self.skipped,
             "failed": self.failed,
+            "probes": self.probe.timings if self.probe else [],
         }
 
 

@@ -41,6 +41,7 @@ def _time(case: Case, run: Run, benchmark: Any) -> None:
         "error": verdict.error,
         "fingerprint": fingerprint(case.backend),
         "compile_s": first_calls.take_s(case.backend),
+        "probe_s": run.probe and run.probe.recent_s(),
     }
     benchmark.pedantic(
         problem.run,

@@ -29,11 +29,11 @@ COLUMNS = (
     "run", "datetime", "machine", "suite", "layer", "kind", "op", "backend", "batch", "dtype", "threads",
     "descriptor", "status", "reason", "predicted_s", "rounds", "min_s", "q1_s", "median_s", "q3_s", "max_s",
     "mean_s", "stddev_s", "iqr_s", "images_per_s", "gflops", "least_gib_per_s",
-    "attainable_s", "share", "flops", "least_mib", "im2col_mib", "peak_mib", "error", "compile_s",
+    "attainable_s", "share", "flops", "least_mib", "im2col_mib", "peak_mib", "error", "compile_s", "probe_s",
 )  # fmt: skip
 _FLOATS = (
     "predicted_s", "rounds", *_STATS, *_SPREADS, "images_per_s", "gflops", "least_gib_per_s", "attainable_s",
-    "share", "least_mib", "im2col_mib", "peak_mib", "error", "compile_s",
+    "share", "least_mib", "im2col_mib", "peak_mib", "error", "compile_s", "probe_s",
 )  # fmt: skip
 
 Paths = str | PathLike[str] | Iterable[str | PathLike[str]]
@@ -46,7 +46,8 @@ class Run:
     `facts` is what the run recorded about its machine (`machine_info.convbench`), `commit` is
     pytest-benchmark's `commit_info`, `findings` are objects with the keys check, level, what and remedy that
     `convbench doctor` found before it, and `gains` say of each backend why it is faster than plainer ones.
-    All of them may be empty.
+    `probes` holds when the probe was timed, in seconds since the run began, and its median seconds. All of
+    them may be empty.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Run:
     commit: Mapping[str, Any]
     findings: tuple[Mapping[str, Any], ...] = ()
     gains: Mapping[str, str] = field(default_factory=dict)
+    probes: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Results:
     runs: tuple[Run, ...]
 
 
-def load(paths: Paths) -> pd.DataFrame:
+def load(paths: Paths, *, foreign: bool = False) -> pd.DataFrame:
     """All cases in the saved files, one row per case that was timed, skipped or failed.
 
     `paths` is a file, a directory (every .json in it and below), or several of them. Nothing is merged:
@@ -103,21 +105,28 @@ def load(paths: Paths) -> pd.DataFrame:
     - error: largest difference from the float64 reference, relative to the reference's largest output
     - compile_s: seconds that first calls took to compile for this case, or to load what was compiled before;
       0 where an earlier case did
+    - probe_s: seconds of the fixed work that is timed now and then, as last timed before the case: what tells
+      the machine's drift from a change
 
-    Numbers that are not known are NaN. Raises ValueError, naming the file and what is wrong with it, for
-    files that are missing, empty, not JSON, not pytest-benchmark's, or without results of convbench.
+    Numbers that are not known are NaN. Benchmarks of other projects are left out; with `foreign` they have
+    rows too: layer is the benchmark's full name, descriptor its parameters, the other words are empty, batch,
+    threads and flops 0, and all but status, rounds and times is not known.
+
+    Raises ValueError, naming the file and what is wrong with it, for
+    files that are missing, empty, not JSON, not pytest-benchmark's, or without results of convbench
+    (with `foreign`: without any benchmark).
     """
-    return load_results(paths).frame
+    return load_results(paths, foreign=foreign).frame
 
 
-def load_results(paths: Paths) -> Results:
+def load_results(paths: Paths, *, foreign: bool = False) -> Results:
     """The rows of `load` together with the machine and the options of each run."""
     rows: list[dict[str, Any]] = []
     runs: list[Run] = []
     for path in _files(paths):
         document = read_document(path)
         run = _run(path, document, taken={run.name for run in runs})
-        rows.extend(_rows(run, path, document))
+        rows.extend(_rows(run, path, document, foreign))
         runs.append(run)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     types = dict.fromkeys(_FLOATS, "float64") | dict.fromkeys((*_COUNTS, "flops"), "int64")
@@ -169,6 +178,10 @@ def _run(path: Path, document: Mapping[str, Any], taken: set[str]) -> Run:
         top.child("commit_info", optional=True).content,
         tuple(item.content for item in own.children("findings", "finding", optional=True)),
         {name: str(gain) for name, gain in own.child("gains", optional=True).content.items()},
+        tuple(
+            (probe.number("at_s"), probe.number("seconds", positive=True))
+            for probe in own.children("probes", "probe", optional=True)
+        ),
     )
 
 
@@ -179,27 +192,34 @@ def _label(facts: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
     return next((str(name) for name in (facts.get("cpu"), brand, machine.get("node")) if name), "unknown")
 
 
-def _rows(run: Run, path: Path, document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(run: Run, path: Path, document: Mapping[str, Any], foreign: bool) -> Iterator[dict[str, Any]]:
     top = Entry(str(path), document)
-    ours = [item for item in top.children("benchmarks", "benchmark") if "schema" in item.extra()]
+    items = top.children("benchmarks", "benchmark")
+    ours = [item for item in items if "schema" in item.extra()]
+    others = [item for item in items if "schema" not in item.extra()] if foreign else []
     own = top.child("convbench", optional=True)
     _check_schema(own)
     idle = {
         status: own.children(status, f"{status} entry", optional=True) for status in ("skipped", "failed")
     }
-    if not ours and not any(idle.values()):
-        count = len(document["benchmarks"])
-        what = "no benchmarks" if count == 0 else f"{count} foreign benchmark{'s' if count > 1 else ''}"
-        raise ValueError(
-            f"{path} holds no convbench results (pytest-benchmark file of {what}); "
-            "expected the JSON of a convbench benchmark run"
-        )
+    if not ours and not others and not any(idle.values()):
+        raise _nothing(path, len(items))
     origin = {"run": run.name, "datetime": run.datetime, "machine": run.machine}
     for item in ours:
         yield origin | _timed(item)
+    for item in others:
+        yield origin | _foreign(item)
     for status, items in idle.items():
         for item in items:
             yield origin | _idle(item, status)
+
+
+def _nothing(path: Path, count: int) -> ValueError:
+    what = "no benchmarks" if count == 0 else f"{count} foreign benchmark{'s' if count > 1 else ''}"
+    return ValueError(
+        f"{path} holds no convbench results (pytest-benchmark file of {what}); "
+        "expected the JSON of a convbench benchmark run"
+    )
 
 
 def _check_schema(entry: Entry) -> None:
@@ -217,9 +237,7 @@ def _case(entry: Entry) -> dict[str, Any]:
 def _timed(item: Entry) -> dict[str, Any]:
     info, stats = item.child("extra_info"), item.child("stats")
     _check_schema(info)
-    case = _case(info)
-    times = {name: stats.number(key, positive=True) for name, key in _STATS.items()}
-    spreads = {name: stats.number(key) for name, key in _SPREADS.items()}
+    case, times = _case(info), _times(stats)
     least, median = info.integer("least_bytes"), times["median_s"]
     peak = info.number("peak_bytes", null=True)
     attainable = info.number("attainable_s", null=True, missing=True)
@@ -236,11 +254,30 @@ def _timed(item: Entry) -> dict[str, Any]:
         "peak_mib": peak / MIB,
     }
     rest = {
-        "rounds": stats.integer("rounds", least=1),
         "error": info.number("error"),
         "compile_s": info.number("compile_s", null=True),
+        "probe_s": info.number("probe_s", positive=True, null=True, missing=True),
     }
-    return {**case, "status": "timed", "reason": "", **times, **spreads, **rates, **sizes, **rest}
+    return {**case, "status": "timed", "reason": "", **times, **rates, **sizes, **rest}
+
+
+def _times(stats: Entry) -> dict[str, Any]:
+    """What pytest-benchmark measured."""
+    times = {name: stats.number(key, positive=True) for name, key in _STATS.items()}
+    spreads = {name: stats.number(key) for name, key in _SPREADS.items()}
+    return {**times, **spreads, "rounds": stats.integer("rounds", least=1)}
+
+
+def _foreign(item: Entry) -> dict[str, Any]:
+    """A benchmark of another project: its name, its parameters and its times are all that is known."""
+    params = item.child("params", optional=True).content
+    case = {
+        **dict.fromkeys(_TEXT, ""),
+        **dict.fromkeys((*_COUNTS, "flops"), 0),
+        "layer": item.text("fullname" if "fullname" in item.content else "name"),
+        "descriptor": ", ".join(f"{name}={value}" for name, value in params.items()),
+    }
+    return {**case, "status": "timed", "reason": "", **_times(item.child("stats"))}
 
 
 def _idle(item: Entry, status: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from reports.wording import BACKENDS, OPS, in_order
 
 SETTING = ["machine", "dtype", "threads"]
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
+CASE = [*SETTING, "suite", "layer", "kind", "descriptor", "op", "backend", "batch"]
+"""All that makes a case; what several runs hold of it are measurements of the same thing."""
 _PLACE = [*SETTING, "family", "op", "layer", "batch"]
 
 
@@ -27,14 +29,14 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
     or "pooling". Where one layer's name stands for several suites, kinds or geometries, what tells them
     apart is added to it, so that `layer` is unique.
     """
-    case = [*SETTING, "suite", "layer", "kind", "descriptor", "op", "backend", "batch"]
-    newest = frame.sort_values("datetime", kind="stable").drop_duplicates(case, keep="last")
+    newest = frame.sort_values("datetime", kind="stable").drop_duplicates(CASE, keep="last")
     newest = newest.sort_index().reset_index(drop=True)
     pools = newest["kind"].str.contains("pool")
-    return newest.assign(family=np.where(pools, "pooling", "convolution"), layer=_unique_names(newest))
+    return newest.assign(family=np.where(pools, "pooling", "convolution"), layer=unique_names(newest))
 
 
-def _unique_names(frame: pd.DataFrame) -> pd.Series[str]:
+def unique_names(frame: pd.DataFrame) -> pd.Series[str]:
+    """The layer of each row, with what tells it from others of its name."""
     geometry = frame["descriptor"].str.replace(r"mb\d+_?", "", regex=True)
     parts = frame[["layer", "suite", "kind"]].assign(geometry=geometry)
     names = frame["layer"].copy()

@@ -230,3 +230,47 @@ def test_wrong_entries_of_skipped_cases_are_named(save, make):
 def test_wrong_parts_of_the_file_are_named(save, make, change, what):
     path = save("x.json", json.dumps(make.golden() | change))
     assert refusal(path) == f"{path}: {what}"
+
+
+def test_the_probe_of_a_case_and_of_a_run(save, make):
+    probed = make.timed("a", "numba", 1, 0.1)
+    probed["extra_info"]["probe_s"] = 0.004
+    content = make.document([probed, make.timed("b", "numba", 1, 0.1)])
+    content["convbench"]["probes"] = [{"at_s": 0.5, "seconds": 0.004}, {"at_s": 4.0, "seconds": 0.005}]
+    results = reports.load_results(save("x.json", content))
+    assert results.frame["probe_s"].tolist() == pytest.approx([0.004, float("nan")], nan_ok=True)
+    assert results.runs[0].probes == ((0.5, 0.004), (4.0, 0.005))
+
+
+def test_a_run_without_probes_has_none(golden_path):
+    results = reports.load_results(golden_path)
+    assert results.runs[0].probes == ()
+    assert results.frame["probe_s"].isna().all()
+
+
+def test_a_wrong_probe_is_named(save, make):
+    content = make.document([make.timed("a", "numba", 1, 0.1)])
+    content["convbench"]["probes"] = [{"at_s": 1.0, "seconds": 0}]
+    path = save("x.json", content)
+    assert refusal(path) == f"{path}: probe 1: seconds is 0; expected a positive number"
+
+
+def test_foreign_benchmarks_as_far_as_they_go(save, make):
+    foreign = make.timed("x", "x", 1, 0.25)
+    foreign |= {"extra_info": {}, "fullname": "test_z.py::test_sort[9-a]", "params": {"n": 9, "kind": "a"}}
+    path = save("x.json", make.document([foreign, make.timed("a", "numba", 1, 0.1)]))
+    frame = reports.load(path, foreign=True)
+    assert frame["layer"].tolist() == ["a", "test_z.py::test_sort[9-a]"]
+    row = frame.iloc[1]
+    assert (row["descriptor"], row["op"], row["backend"], row["batch"]) == ("n=9, kind=a", "", "", 0)
+    assert (row["status"], row["median_s"], row["rounds"]) == ("timed", 0.25, 7)
+    assert row[["images_per_s", "gflops", "share", "error", "probe_s", "peak_mib"]].isna().all()
+
+
+def test_a_file_of_foreign_benchmarks_alone(save, make):
+    foreign = {"name": "test_x", "params": None, "extra_info": {}, "stats": make.timed("", "", 1, 2.0)["stats"]}
+    content = make.document([foreign])
+    del content["convbench"]
+    path = save("x.json", content)
+    assert reports.load(path, foreign=True)["layer"].tolist() == ["test_x"]
+    assert "1 foreign benchmark" in refusal(path)

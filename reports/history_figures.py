@@ -1,0 +1,98 @@
+"""Figures of benchmarks over many runs: a panel per layer and op, a line per backend."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from reports import history, tables
+from reports.figures import GRID, INK, MEDIUM, PALE, SMALL, legend_handles, look, ticks
+from reports.history import History
+from reports.wording import OP_NAMES, seconds
+
+_PANEL = (3.3, 1.7)  # inches
+_NAME = 34  # characters of a layer's name that fit on a line of a panel's title
+_MOST_LABELS = 12
+
+
+def draw(found: History) -> Figure:
+    """All panels of one history; runs are side by side, the oldest on the left."""
+    rows = found.rows
+    there = history.runs(rows)
+    layers, ops = list(dict.fromkeys(rows["layer"])), tables.ops(rows)
+    backends = tables.backends(rows)
+    legend = [backend for backend in backends if backend]
+    width = max(len(ops) * _PANEL[0] + 0.4, 5.0)
+    figure = Figure((width, len(layers) * _PANEL[1] + 1.9), layout="constrained")
+    axes = figure.subplots(len(layers), len(ops), squeeze=False, sharex=True)
+    for line, layer in enumerate(layers):
+        for column, op in enumerate(ops):
+            ax = axes[line, column]
+            part = rows[(rows["layer"] == layer) & (rows["op"] == op)]
+            panel(ax, part, there)
+            title = "\n".join(textwrap.wrap(layer, _NAME * 3 // len(ops) if len(ops) > 1 else 90))
+            ax.set_title(f"{title}\n{OP_NAMES.get(op, op)}".strip(), fontsize=MEDIUM, color=INK)
+    for ax in axes[-1]:
+        _label_runs(ax, there)
+    figure.suptitle(
+        f"{found.title}\nmedian and quartiles, without half of the probe's drift; pale: as measured; "
+        "hollow: disturbed",
+        fontsize=MEDIUM, color=INK,
+    )  # fmt: skip
+    if legend:
+        figure.legend(handles=legend_handles(legend), loc="outside lower center", ncols=6, fontsize=SMALL,
+                      frameon=False)  # fmt: skip
+    return figure
+
+
+def panel(ax: Axes, rows: pd.DataFrame, there: pd.DataFrame) -> None:
+    """The times of one layer and op over the runs `there`: a line per backend, with quartiles as bars.
+
+    The pale line is as measured. Points of disturbed runs are hollow.
+    """
+    place = {run: number for number, run in enumerate(there["run"])}
+    for backend in tables.backends(rows):
+        own, style = rows[rows["backend"] == backend].sort_values("datetime", kind="stable"), look(backend)
+        x, scale = own["run"].map(place), own["corrected_s"] / own["median_s"]
+        bars = np.clip([(own["median_s"] - own["q1_s"]) * scale, (own["q3_s"] - own["median_s"]) * scale], 0, None)
+        if not own["corrected_s"].equals(own["median_s"]):
+            ax.plot(x, own["median_s"], color=style.colour, linewidth=0.8, alpha=0.35)
+        ax.errorbar(x, own["corrected_s"], yerr=bars, color=style.colour, linestyle=style.line, linewidth=1.2,
+                    elinewidth=0.9, capsize=2)  # fmt: skip
+        for flag, fill in ((False, style.colour), (True, "white")):
+            some = own["disturbed"] == flag
+            ax.plot(x[some], own.loc[some, "corrected_s"], linestyle="none", marker=style.marker, markersize=4.5,
+                    color=fill, markeredgecolor=style.colour if flag else INK, markeredgewidth=0.5)  # fmt: skip
+    _plain(ax)
+    if rows.empty:
+        ax.set_axis_off()
+        return
+    low, high = rows[["q1_s", "corrected_s"]].min().min(), rows[["q3_s", "corrected_s"]].max().max()
+    ax.set_yscale("log")
+    ax.set_ylim(low / 1.15, high * 1.15)
+    ax.set_yticks(ticks(low, high))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
+
+
+def _label_runs(ax: Axes, there: pd.DataFrame) -> None:
+    """Date and commit of the runs; of many, only some."""
+    step = -(-len(there) // _MOST_LABELS)
+    shown = there.iloc[::step]
+    labels = [f"{row.datetime:%Y-%m-%d %H:%M} {row.commit}".strip() for row in tables.records(shown)]
+    ax.set_xticks(range(0, len(there), step), labels, rotation=45, ha="right", fontsize=SMALL)
+    ax.set_xlim(-0.5, len(there) - 0.5)
+
+
+def _plain(ax: Axes) -> None:
+    ax.grid(visible=True, color=GRID, linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=SMALL, colors=INK, length=2.5)
+    for name, side in ax.spines.items():
+        side.set_visible(name in ("left", "bottom"))
+        side.set_color(PALE)
