@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import commands_choose, commands_compare, commands_results, commands_train
+from benchmarks import commands_choose, commands_compare, commands_results, commands_train, commands_trust
 from benchmarks.blas_family import choose_blas_family
 from benchmarks.command_line import (
     RESULTS,
@@ -23,7 +23,6 @@ from benchmarks.command_line import (
     Ops,
     Suite,
     Threads,
-    advise,
     progress_bar,
     terminal,
 )
@@ -62,7 +61,7 @@ def bench(
     options.layers()
     if baseline not in (*options.backends, BASELINE):
         raise ValueError(f"--baseline is {baseline!r}; expected one of {', '.join(options.backends)}")
-    advise()
+    commands_trust.say_in_brief(options.threads)
     before = set(RESULTS.glob("*.json"))
     status = subprocess.call([sys.executable, "-m", "pytest", *_pytest_arguments(options)])
     saved = sorted(set(RESULTS.glob("*.json")) - before)
@@ -115,7 +114,11 @@ def _report(files: list[Path], out: Path, baseline: str) -> None:
     import reports
 
     page = reports.write(files, out, baseline=baseline)
-    typer.echo(reports.summary(reports.load(files), baseline))
+    frame = reports.load(files)
+    typer.echo(reports.summary(frame, baseline))
+    warning = reports.noise_warning(frame)
+    if warning:
+        typer.echo(warning)
     typer.echo(f"report: {page}")
 
 
@@ -182,6 +185,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "list": commands_compare.list_backends,
     "check": commands_compare.check,
     "bench": bench,
+    "doctor": commands_trust.doctor,
     "roofline": commands_compare.roofline,
     "report": report,
     "compare": commands_results.compare,

@@ -15,6 +15,7 @@ from benchmarks.blas_family import choose_blas_family
 choose_blas_family()  # before NumPy, which all of these import
 
 from benchmarks.ceiling import measure_ceiling
+from benchmarks.doctor import examine, in_brief
 from benchmarks.options import BATCH_SIZES, BUDGET_S, Options
 from benchmarks.probe import Probe
 from benchmarks.run import Run, cases
@@ -88,7 +89,9 @@ def pytest_configure(config: pytest.Config) -> None:
         option.benchmark_json = str(config.stash[PARTIAL])
 
 
-def pytest_report_header() -> str | None:
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.option.benchmark_only:
+        return in_brief(examine(config.stash[RUN].options.threads))
     return lesser_blas()
 
 
@@ -112,6 +115,7 @@ def run(pytestconfig: pytest.Config) -> Iterator[Run]:
         if not pytestconfig.option.benchmark_disable:
             run.probe = Probe()
             run.probe.measure()
+            run.findings = [finding.as_dict() for finding in examine(run.options.threads)]
             run.ceiling = measure_ceiling(run.options.dtype)
         yield run
         if run.probe:

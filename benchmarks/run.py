@@ -97,6 +97,8 @@ class Run:
     """What cases are held against; None until it is measured, and in a smoke test."""
     probe: Probe | None = None
     """What tells the machine's drift; None in a smoke test."""
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    """What `convbench doctor` found before; none in a smoke test."""
     skipped: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
 
@@ -132,6 +134,7 @@ class Run:
         return {
             "schema": SCHEMA,
             "options": self.options.as_dict(),
+            "findings": self.findings,
             "skipped": self.skipped,
             "failed": self.failed,
             "probes": self.probe.timings if self.probe else [],

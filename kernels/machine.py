@@ -39,7 +39,7 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
         "blas": _blas(),
         "coretype": _coretype(),
         "lesser_blas": lesser_blas(),
-        "numba": _numba(),
+        "numba": numba_facts(),
         "threads": threads,
         "governor": _read(_CPU0 / "cpufreq" / "scaling_governor"),
         "load_start": load(),
@@ -50,7 +50,7 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
 def identity() -> dict[str, str]:
     """What has to be the same for a measurement to hold: the CPU, its instructions, BLAS and its kernels."""
     cpu, flags = _cpu()
-    blas = _numpy_blas()
+    blas = numpy_blas()
     return {
         "cpu": cpu,
         "isa": " ".join(flag for flag in _TELLING_FLAGS if flag in flags),
@@ -115,16 +115,20 @@ def _blas() -> list[dict[str, Any]]:
 
 def lesser_blas() -> str | None:
     """What to do, in one line, where BLAS runs kernels for lesser CPUs than this one; else None."""
-    blas = _numpy_blas()
-    family = (blas or {}).get("architecture")
-    if not blas or blas["internal_api"] != "openblas" or not family or family.lower() in _AVX512_FAMILIES:
-        return None
-    if not _cpu()[1] >= _AVX512:
-        return None
-    return (
+    family = lesser_family()
+    return family and (
         f"OpenBLAS runs its {family} kernels, but this CPU has AVX-512: "
         "start Python with OPENBLAS_CORETYPE=SkylakeX"
     )
+
+
+def lesser_family() -> str | None:
+    """The family of kernels that OpenBLAS runs, where it is one for lesser CPUs than this one; else None."""
+    blas = numpy_blas()
+    family: str | None = (blas or {}).get("architecture")
+    if not blas or blas["internal_api"] != "openblas" or not family or family.lower() in _AVX512_FAMILIES:
+        return None
+    return family if _cpu()[1] >= _AVX512 else None
 
 
 def _coretype() -> dict[str, str] | None:
@@ -136,7 +140,7 @@ def _coretype() -> dict[str, str] | None:
     return {"name": name, "set_by": "convbench" if ours else "user"}
 
 
-def _numpy_blas() -> dict[str, Any] | None:
+def numpy_blas() -> dict[str, Any] | None:
     """NumPy's BLAS, beside which there may be SciPy's."""
     return min(_blas_pools(), key=lambda pool: "numpy" not in pool["filepath"], default=None)
 
@@ -147,7 +151,8 @@ def _blas_pools() -> list[dict[str, Any]]:
     return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
-def _numba() -> dict[str, Any] | None:
+def numba_facts() -> dict[str, Any] | None:
+    """Numba's threads and threading layer, which is known once threads were pinned; None without Numba."""
     try:
         import numba
     except ImportError:

@@ -2,6 +2,6 @@
 
 from reports.loading import Results, Run, load, load_results
 from reports.page import write
-from reports.summarizing import summary
+from reports.summarizing import noise_warning, summary
 
-__all__ = ["Results", "Run", "load", "load_results", "summary", "write"]
+__all__ = ["Results", "Run", "load", "load_results", "noise_warning", "summary", "write"]

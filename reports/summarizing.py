@@ -25,6 +25,18 @@ def summary(frame: pd.DataFrame, baseline: str = DEFAULT_BASELINE) -> str:
     return "\n".join(clip(line, WIDTH) for line in lines[:10])
 
 
+def noise_warning(frame: pd.DataFrame) -> str | None:
+    """How many of the rows of `load` are noisy, and what to do about it, in a line; None without any."""
+    rows = tables.noise(tables.latest(frame))
+    noisy = int((rows["noise"] > tables.NOISY).sum())
+    if not noisy:
+        return None
+    return (
+        f"{noisy:,} of {count(len(rows), 'case')} {'is' if noisy == 1 else 'are'} noisy (IQR over "
+        f"{percent(tables.NOISY)} of the median): see `convbench doctor`, then run again"
+    )
+
+
 def _counts(rows: pd.DataFrame) -> str:
     numbers = rows["status"].value_counts()
     timed, skipped, failed = (int(numbers.get(status, 0)) for status in ("timed", "skipped", "failed"))

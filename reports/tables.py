@@ -16,6 +16,8 @@ import pandas as pd
 from reports.wording import BACKENDS, OPS, in_order
 
 SETTING = ["machine", "dtype", "threads"]
+NOISY = 0.1
+"""The noise (IQR/median) from which a case is noisy."""
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 CASE = [*SETTING, "suite", "layer", "kind", "descriptor", "op", "backend", "batch"]
 """All that makes a case; what several runs hold of it are measurements of the same thing."""
