@@ -50,13 +50,24 @@ def bench(
     budget: Budget = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = RESULTS / "report",
     baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = BASELINE,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="Time a backend against itself: what differences are noise here?")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="With --aa: of timing, for each case; 2.")
+    ] = None,
 ) -> None:
     """Time backends on suites with pytest-benchmark, then write the report.
 
     The same as `pytest --benchmark-only` from the project's root, followed by `convbench report`.
+    With `--aa`, a backend takes turns with itself, and no report is written.
     """
     from benchmarks.options import Options
 
+    if aa:
+        return commands_trust.same(suite, backends, batch_sizes, ops, dtype, threads, budget, seconds)
+    if seconds is not None:
+        raise ValueError(f"--seconds is {seconds:g}, which is of --aa; expected --budget, or --aa with it")
     options = Options.read(suite or (), backends, batch_sizes, ops, dtype, threads, budget)
     options.layers()
     if baseline not in (*options.backends, BASELINE):
@@ -186,6 +197,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "check": commands_compare.check,
     "bench": bench,
     "doctor": commands_trust.doctor,
+    "crosscheck": commands_trust.crosscheck,
     "roofline": commands_compare.roofline,
     "report": report,
     "compare": commands_results.compare,

@@ -142,6 +142,9 @@ def test_the_machine_and_the_options_are_recorded(saved):
         "lesser_blas",
     ):
         assert key in machine
+    for finding in saved["convbench"]["findings"]:
+        assert set(finding) == {"check", "level", "what", "remedy"}
+    assert {"noise", "load", "blas"} <= {finding["check"] for finding in saved["convbench"]["findings"]}
     assert saved["convbench"]["options"]["batch_sizes"] == [1, 500]
     assert 0 < saved["convbench"]["noise"] < 10
 

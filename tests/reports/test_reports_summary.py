@@ -53,3 +53,15 @@ def test_without_a_measured_baseline(save, make, predicted):
     path = save("x.json", make.document([make.timed("a", "numba", 8, 0.1)], skipped))
     what = "only predicted times" if predicted else "no times to compare with"
     assert f"Speed-ups: {what} of the baseline loops" in reports.summary(reports.load(path))
+
+
+def test_noisy_cases_are_counted_with_what_to_do(golden_path, save, make):
+    assert reports.noise_warning(reports.load(golden_path)) == (
+        "13 of 13 cases are noisy (IQR over 10 % of the median): see `convbench doctor`, then run again"
+    )
+    quiet = [make.timed("a", "loops", 8, 1.0, noise=0.1), make.timed("a", "im2col", 8, 1.0, noise=0.01)]
+    assert reports.noise_warning(reports.load(save("quiet.json", make.document(quiet)))) is None
+    noisy = [*quiet, make.timed("a", "numba", 8, 1.0, noise=0.11)]
+    warning = reports.noise_warning(reports.load(save("noisy.json", make.document(noisy))))
+    assert warning is not None
+    assert warning.startswith("1 of 3 cases is noisy (IQR over 10 % of the median)")
