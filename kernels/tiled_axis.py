@@ -1,4 +1,4 @@
-"""One axis of a correlation, to the `tiled` backend: which inputs its outputs read, and from what copy.
+"""The axes of a correlation, to the `tiled` backend: which inputs outputs read, and from what copy.
 
 Forward and dx are both correlations of a padded source with taps: dx at stride s falls into s parts along
 each axis, one for each phase of its pixels, on dy at stride 1 (V. Dumoulin, F. Visin, "A guide to convolution
@@ -8,11 +8,15 @@ arithmetic for deep learning", 2016).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
 from kernels.axis import Axis
+
+BLOCK_BYTES = 256 * 1024
+"""What the copied rows of a block may take: they are to stay in the second-level cache."""
 
 
 class AxisTaps(NamedTuple):
@@ -102,3 +106,49 @@ class CopiedAxis(NamedTuple):
             return source, first, bits, 0
         both = sum(1 << 2 * i for i in range(wide) if bits >> i & 1)
         return source, first, both & ((1 << wide) - 1), both >> wide
+
+
+class Copy(NamedTuple):
+    """What one block of one image and group is copied to; all in elements."""
+
+    channels: int
+    """Of a group."""
+    H: int
+    W: int
+    """Of the source."""
+    stride_down: int
+    stride_across: int
+    least: int
+    """The first group of `stride_down` rows that is copied for output row 0."""
+    rows: int
+    pitch: int
+    plane: int
+    """Rows and columns of a phase, and elements of it."""
+    channel: int
+    """Elements of all phases of a channel."""
+
+    @classmethod
+    def of(cls, down: CopiedAxis, across: CopiedAxis, channels: int, rows: int, width: int) -> Copy:
+        """For so many rows and columns of outputs."""
+        copied, pitch = down.positions(rows), across.positions(width)
+        plane = copied * pitch
+        return cls(
+            channels, down.size, across.size, down.stride, across.stride, down.least,
+            copied, pitch, plane, len(down.phases) * len(across.phases) * plane,
+        )  # fmt: skip
+
+    def places(self, down: CopiedAxis, across: CopiedAxis, rows: AxisTaps, cols: AxisTaps) -> list[int]:
+        """Where output 0 reads for each tap, row by row, in a channel's copy."""
+        return [
+            (i * len(across.phases) + j) * self.plane + r * self.pitch + s
+            for (i, r), (j, s) in product(map(down.place, rows.offsets), map(across.place, cols.offsets))
+        ]
+
+
+def blocks_that_fit(
+    down: CopiedAxis, across: CopiedAxis, channels: int, rows: int, width: int, dtype: np.dtype
+) -> int:
+    """Blocks of an image's output rows: as few as fit."""
+    row_bytes = channels * len(down.phases) * len(across.phases) * across.positions(width) * dtype.itemsize
+    fit = max(1, (BLOCK_BYTES // row_bytes - 1 - down.halo) // down.apart + 1)
+    return -(-rows // fit)

@@ -22,10 +22,10 @@ from kernels.arrays import readonly, records
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_axis import CopiedAxis, forward_taps
+from kernels.tiled_axis import CopiedAxis, Copy, blocks_that_fit, forward_taps
 from kernels.tiled_conv import copy_block
 from kernels.tiled_lay import spans
-from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy
+from kernels.tiled_plan import SLACK
 from kernels.tiled_tile import WORTH_A_LAUNCH, registers
 from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, i64, lanes
 from kernels.tiled_work import whole_lines, workspace
@@ -151,17 +151,12 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     channels, filters, taps = spec.C // spec.groups, spec.K // spec.groups, spec.R * spec.S
     rows, cols = forward_taps(spec.rows), forward_taps(spec.cols)
     down, across = CopiedAxis.of([rows], True), CopiedAxis.of([cols], True)
-    row_bytes = Copy.of(down, across, channels, 1, spec.OW).channel * channels * dtype.itemsize
-    fit = max(1, BLOCK_BYTES // row_bytes * (1 + down.halo) - down.halo)
-    blocks = max(-(-spec.OH // fit), min(spec.OH, -(-threads // (spec.N * spec.groups))))
+    fitting = blocks_that_fit(down, across, channels, spec.OH, spec.OW, dtype)
+    blocks = max(fitting, min(spec.OH, -(-threads // (spec.N * spec.groups))))
     block = -(-spec.OH // blocks)
     copy = Copy.of(down, across, channels, block, spec.OW)
     work = whole_lines(copy.channel * channels + SLACK)
     geometry = Geometry(spec.groups, filters, taps, spec.OH, spec.OW, block, -(-spec.OH // block), work)
-    places = [
-        (i * len(across.phases) + j) * copy.plane + r * copy.pitch + s
-        for (i, r), (j, s) in product(map(down.place, rows.offsets), map(across.place, cols.offsets))
-    ]
     pieces = [
         (k, count, tap, dots(count, span, dtype))
         for tap, span in spans(taps, _TAPS)
@@ -172,7 +167,7 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         records([geometry]),
         readonly(np.array(down.phases, np.intp)),
         readonly(across.chunks(copy.pitch, lanes(dtype))),
-        readonly(np.array(places, np.intp)),
+        readonly(np.array(copy.places(down, across, rows, cols), np.intp)),
         readonly(np.array(pieces, np.intp)),
         spec.N * spec.groups * geometry.blocks,
         work,

@@ -17,11 +17,11 @@ from kernels.arrays import readonly, records
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_axis import CopiedAxis, forward_taps
+from kernels.tiled_axis import BLOCK_BYTES, CopiedAxis, Copy, forward_taps
 from kernels.tiled_conv import copy_block
 from kernels.tiled_copy import turn, turner
 from kernels.tiled_lay import spans, split
-from kernels.tiled_plan import BLOCK_BYTES, SLACK, Copy, in_long_rows, shares
+from kernels.tiled_plan import SLACK, in_long_rows, shares
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import whole_lines, workspace, zeros

@@ -17,46 +17,14 @@ import numpy as np
 from kernels.arrays import readonly, records
 from kernels.registry import Op
 from kernels.spec import ConvSpec
-from kernels.tiled_axis import AxisTaps, CopiedAxis, dx_taps, forward_taps
+from kernels.tiled_axis import AxisTaps, CopiedAxis, Copy, blocks_that_fit, dx_taps, forward_taps
 from kernels.tiled_lay import Laid, Panels, along_filters, lay_filters, lay_pixels
 from kernels.tiled_tile import tile
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import whole_lines
 
-BLOCK_BYTES = 256 * 1024
-"""What the copied rows of a block may take: they are to stay in the second-level cache."""
 SLACK = 128
 """Elements that a tile may read beyond the end of a row: they land in lanes that are not stored."""
-
-
-class Copy(NamedTuple):
-    """What one block of one image and group is copied to; all in elements."""
-
-    channels: int
-    """Of a group."""
-    H: int
-    W: int
-    """Of the source."""
-    stride_down: int
-    stride_across: int
-    least: int
-    """The first group of `stride_down` rows that is copied for output row 0."""
-    rows: int
-    pitch: int
-    plane: int
-    """Rows and columns of a phase, and elements of it."""
-    channel: int
-    """Elements of all phases of a channel."""
-
-    @classmethod
-    def of(cls, down: CopiedAxis, across: CopiedAxis, channels: int, rows: int, width: int) -> Copy:
-        """For so many rows and columns of outputs."""
-        copied, pitch = down.positions(rows), across.positions(width)
-        plane = copied * pitch
-        return cls(
-            channels, down.size, across.size, down.stride, across.stride, down.least,
-            copied, pitch, plane, len(down.phases) * len(across.phases) * plane,
-        )  # fmt: skip
 
 
 class Geometry(NamedTuple):
@@ -190,7 +158,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan | None:
             return lay_filters(sizes, asked.filters, wide, across_axis.apart, asked.cols[0].step)
         return lay_pixels(sizes, asked.filters, wide, asked.cols[0].step)
 
-    blocks = _blocks(down_axis, across_axis, asked.channels, height, width, dtype)
+    blocks = blocks_that_fit(down_axis, across_axis, asked.channels, height, width, dtype)
     slices = shares(spec.N * spec.groups * blocks, threads)
     panels, laid = lay(blocks)
     if slices > len(panels):
@@ -242,15 +210,6 @@ def in_long_rows(spec: ConvSpec, wide: int) -> ConvSpec:
     return replace(spec, H=pixels // width, W=width)
 
 
-def _blocks(
-    down: CopiedAxis, across: CopiedAxis, channels: int, rows: int, width: int, dtype: np.dtype
-) -> int:
-    """Blocks of an image: as few as fit."""
-    row_bytes = channels * len(down.phases) * len(across.phases) * across.positions(width) * dtype.itemsize
-    fit = max(1, (BLOCK_BYTES // row_bytes - 1 - down.halo) // down.apart + 1)
-    return -(-rows // fit)
-
-
 def _origins(parts: tuple[AxisTaps, ...], blocks: int) -> tuple[np.ndarray, int]:
     """The first output row, over the parts, of each block; and the rows to the last, at most."""
     sizes = np.array([(part.out, -(-part.out // blocks)) for part in parts]).T
@@ -279,16 +238,16 @@ def _table(
     """Where the packed weights, `numbers` for a tap, and the inputs of a part's taps lie: intp (taps, 2)."""
     rows, cols = part
     taps = min(asked.per_filter, asked.per_channel)
-    inputs, weights = [], []
-    for c, (r, down), (s, right) in product(
-        range(asked.channels),
-        zip(rows.taps, map(down_axis.place, rows.offsets), strict=True),
-        zip(cols.taps, map(across_axis.place, cols.offsets), strict=True),
-    ):
-        phase = down[0] * len(across_axis.phases) + right[0]
-        inputs.append(c * copy.channel + phase * copy.plane + down[1] * copy.pitch + right[1])
-        weights.append((c * taps + r * asked.kernel + s) * numbers)
-    return np.column_stack([weights, inputs]).astype(np.intp)
+    order = [r * asked.kernel + s for r, s in product(rows.taps, cols.taps)]
+    places = copy.places(down_axis, across_axis, rows, cols)
+    return np.array(
+        [
+            ((c * taps + tap) * numbers, c * copy.channel + place)
+            for c in range(asked.channels)
+            for tap, place in zip(order, places, strict=True)
+        ],
+        np.intp,
+    )
 
 
 def _parts(
