@@ -28,8 +28,6 @@ class Laid(NamedTuple):
     """First output row in the block, first column, columns, and which row of `shapes`."""
     shapes: list[list[Shape]]
     """For each kind of tile, and each kind of panel."""
-    rows: int
-    """Output rows of a tile."""
 
 
 Size = tuple[int, int]
@@ -69,7 +67,7 @@ def _pixel_tiles(block: int, width: int, numbers: int, wide: int, out_apart: int
         for first in range(0, block, down)
         for at, count in spans
     ]
-    return Laid(tiles, [[Shape(numbers, 1, down, count, out_apart=out_apart)] for count in counts], down)
+    return Laid(tiles, [[Shape(numbers, 1, down, count, out_apart=out_apart)] for count in counts])
 
 
 def lay_filters(
@@ -97,7 +95,7 @@ def lay_filters(
             for at in range(0, width, cols)
         ]
         shapes = [[Shape(rows, cols, 1, size, apart, True, out_apart) for size in counts]]
-        laid.append(Laid(tiles, shapes, rows))
+        laid.append(Laid(tiles, shapes))
     return panels, laid
 
 

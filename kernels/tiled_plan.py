@@ -64,7 +64,6 @@ class Part(NamedTuple):
     end_of_taps: int
     tiles: int
     end_of_tiles: int
-    tile_rows: int
 
 
 class Plan(NamedTuple):
@@ -257,19 +256,8 @@ def _parts(
     taps = tiles = 0
     for (rows, cols), table, part in zip(parts, tables, laid, strict=True):
         ends = taps + len(table), tiles + len(part.tiles)
-        found.append(
-            Part(
-                rows.out,
-                -(-rows.out // blocks),
-                rows.first,
-                cols.first,
-                taps,
-                ends[0],
-                tiles,
-                ends[1],
-                part.rows,
-            )
-        )
+        block = -(-rows.out // blocks)
+        found.append(Part(rows.out, block, rows.first, cols.first, taps, ends[0], tiles, ends[1]))
         taps, tiles = ends
     return found
 
