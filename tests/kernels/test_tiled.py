@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 from kernel_cases import CONVS, POOLS
+from other_cpus import on_other_cpus, run_on
 
 from kernels import ConvSpec, PoolSpec, tiled_dots, tiled_dw, tiled_plan
 from kernels.problem import Problem
@@ -22,16 +19,11 @@ from kernels.tiled_tile import Shape, registers
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import KEPT_BYTES, LINE, workspace
 
-ROOT = Path(__file__).parents[2]
 FLOAT32 = np.dtype(np.float32)
 SCRIPT = """
-import sys
-sys.path[:0] = ["tests/kernels"]
 from kernel_cases import CONVS, POOLS
 from kernels.problem import Problem
 from kernels.registry import ops_of
-from kernels.tiled_vectors import vector_bits
-assert vector_bits() == int(sys.argv[1]), vector_bits()
 names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1", "avg four paddings, exclude"]
 cases = {name: spec for name, spec in {**CONVS, **POOLS}.items() if name in names}
 assert len(cases) == len(names)
@@ -41,26 +33,13 @@ for name, spec in cases.items():
             problem = Problem.integers(spec, op, dtype)
             verdict = problem.judge("tiled", problem.run("tiled"))
             assert verdict.wrong is None, (name, op, dtype, verdict.wrong)
-print("right")
 """
 
 
-@pytest.mark.parametrize(
-    ("cpu", "features", "bits"), [("haswell", "+avx2,+fma", 256), ("x86-64", "", 128)], ids=["AVX2", "SSE2"]
-)
+@on_other_cpus
 def test_other_cpus(tmp_path, cpu, features, bits):
     """The same results from narrower vectors, exactly."""
-    environment = {
-        **os.environ,
-        "NUMBA_CPU_NAME": cpu,
-        "NUMBA_CPU_FEATURES": features,
-        "NUMBA_CACHE_DIR": str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(bits)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "right\n"
+    run_on(cpu, features, bits, tmp_path, SCRIPT)
 
 
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from kernel_cases import CONVS
+from other_cpus import on_other_cpus, run_on
 
 import kernels
 from kernels import ConvSpec, PoolSpec, winograd_dw
@@ -21,7 +19,6 @@ from kernels.tiled_work import workspace
 from kernels.winograd_plan import outputs_of_a_tile, plan
 from kernels.winograd_transforms import KERNEL, POINTS, matrices
 
-ROOT = Path(__file__).parents[2]
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 WINOGRAD = kernels.get_backend("winograd")
 LAYERS = {
@@ -33,14 +30,9 @@ LAYERS = {
     "more padding than kernel": ConvSpec(2, 3, 9, 40, 4, 3, 3, padding=((5, 3), (4, 6))),
 }
 SCRIPT = """
-import sys
-sys.path[:0] = ["tests/kernels"]
 from test_winograd import LAYERS, check
-from kernels.tiled_vectors import vector_bits
-assert vector_bits() == int(sys.argv[1]), vector_bits()
 for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "shared tiles"):
     check(LAYERS[name])
-print("right")
 """
 
 
@@ -59,21 +51,9 @@ def test_layers(spec: ConvSpec) -> None:
     check(spec)
 
 
-@pytest.mark.parametrize(
-    ("cpu", "features", "bits"), [("haswell", "+avx2,+fma", 256), ("x86-64", "", 128)], ids=["AVX2", "SSE2"]
-)
+@on_other_cpus
 def test_other_cpus(tmp_path: Path, cpu: str, features: str, bits: int) -> None:
-    environment = {
-        **os.environ,
-        "NUMBA_CPU_NAME": cpu,
-        "NUMBA_CPU_FEATURES": features,
-        "NUMBA_CACHE_DIR": str(tmp_path),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(bits)], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "right\n"
+    run_on(cpu, features, bits, tmp_path, SCRIPT)
 
 
 @pytest.mark.parametrize("outputs", POINTS)
