@@ -19,7 +19,7 @@ from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import BLOCK_BYTES, CopiedAxis, Copy, forward_taps
 from kernels.tiled_conv import copy_block
-from kernels.tiled_copy import turn, turner
+from kernels.tiled_copy import lanes_of, turn, turner
 from kernels.tiled_lay import spans, split
 from kernels.tiled_plan import SLACK, in_long_rows, shares
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
@@ -107,10 +107,11 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     pieces, channel_step, row_step = _pieces(spec, dtype, padded // wide, channels, copy)
     tasks = -(-spec.N * spec.groups // images) * blocks
     slices = min(shares(tasks, threads), -(-channels // channel_step))
+    once = tasks == spec.groups
     turned = whole_lines(images * channels * copy.plane + SLACK)
     geometry = Geometry(
         spec.groups, filters, padded, taps, spec.OH, spec.OW, images, block, blocks, slices,
-        tasks == spec.groups, sh, channel_step, row_step, turned,
+        once, sh, channel_step, row_step, turned,
         whole_lines(turned + len(pixels) * padded + SLACK),
     )  # fmt: skip
     return Plan(
@@ -119,7 +120,7 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         readonly(across.chunks(pitch, wide)),
         readonly(np.array(list(zip(pixels, range(len(pixels)), strict=True)), np.intp)),
         readonly(np.array(pieces, np.intp)),
-        tasks == spec.groups,
+        once,
         tasks * slices,
         spec.groups * channels * taps * padded,
         geometry.work,
@@ -229,20 +230,23 @@ def add_to_sums(
 
 
 @Kernel
-def gather_sums(sums, of_worker, filters, rest, padded, wide, turner, dw):
-    """dw (groups * filters, rest) = the workers' (workers, groups, rest, padded), added up and turned."""
+def gather_sums(sums, of_worker, copy, geometry, turner, dw):
+    """dw (groups, filters, channels, taps) = the workers' sums, added up and turned."""
+    g = geometry[0]
     size = dw.itemsize
     zero = dw.dtype.type(0)
-    groups, blocks = len(dw) // (rest * filters), (rest + wide - 1) // wide
-    for job in prange(groups * blocks):
+    wide = lanes_of(zero)
+    rest = copy[0].channels * g.taps
+    blocks = (rest + wide - 1) // wide
+    for job in prange(g.groups * blocks):
         group, i = job // blocks, job % blocks * wide
         rows = min(wide, rest - i)
-        first = (group * rest + i) * padded
+        first = (group * rest + i) * g.padded
         for begin in range(of_worker, len(sums), of_worker):
-            for n in range(first, first + rows * padded):
+            for n in range(first, first + rows * g.padded):
                 sums[n] += sums[begin + n]
-        turn(zero, turner, sums.ctypes.data + first * size, rows, padded, filters,
-             dw.ctypes.data + (group * filters * rest + i) * size, rest, 0)  # fmt: skip
+        turn(zero, turner, sums.ctypes.data + first * size, rows, g.padded, g.filters,
+             dw.ctypes.data + (group * g.filters * rest + i) * size, rest, 0)  # fmt: skip
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
@@ -253,18 +257,15 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     found = plan(spec, x.dtype, active())
     workers = min(active(), found.tasks)
     sums = workspace("sums", workers * found.sums, x.dtype)
-    turns, wide = turner(x.dtype), lanes(x.dtype)
+    turns = turner(x.dtype)
     weight_sums(
         spec.flops // WORTH_A_LAUNCH, workers, found.tasks, x.reshape(-1), dy.reshape(-1), found.copy,
         found.geometry, _ONE_PHASE, found.chunks, found.table, turns, found.pieces,
         0 if found.once else found.sums, zeros(registers(), x.dtype), sums,
         workspace("work", workers * found.work, x.dtype), dw.reshape(-1),
     )  # fmt: skip
-    if found.once:
-        return
-    filters, rest = spec.K // spec.groups, dw[0].size
-    padded = -(-filters // wide) * wide
-    gather_sums(sums.size, sums, found.sums, filters, rest, padded, wide, turns, dw.reshape(-1))
+    if not found.once:
+        gather_sums(sums.size, sums, found.sums, found.copy, found.geometry, turns, dw.reshape(-1))
 
 
 _ONE_PHASE = readonly(np.zeros(1, np.intp))
