@@ -7,7 +7,7 @@ outputs. The long names (`stride`, `padding`, `dilation`, `groups`, ...) mean wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -87,6 +87,15 @@ class _Windows:
         return self.padding != ((0, 0), (0, 0))
 
     @lazy
+    def _numbers(self) -> int:
+        """Their hash: specs are looked up often."""
+        values = (getattr(self, field.name) for field in fields(self) if field.compare)  # type: ignore[arg-type]
+        return hash(tuple(value for value in values if not isinstance(value, str)))  # as in any other process
+
+    def __hash__(self) -> int:
+        return self._numbers
+
+    @lazy
     def valid_taps(self) -> int:
         """Taps that fall on the input, over one plane of outputs: oneDNN benchdnn's count."""
         return int(self.rows.valid().sum()) * int(self.cols.valid().sum())
@@ -135,6 +144,8 @@ class ConvSpec(_Windows):
     groups: int = 1
     name: str = field(default="", compare=False)
     repeat: int = field(default=1, compare=False)
+
+    __hash__ = _Windows.__hash__
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "K", as_int("K", self.K, 1))
@@ -225,6 +236,8 @@ class PoolSpec(_Windows):
     count_include_pad: bool = True
     name: str = field(default="", compare=False)
     repeat: int = field(default=1, compare=False)
+
+    __hash__ = _Windows.__hash__
 
     def __post_init__(self) -> None:
         if self.mode not in ("max", "avg"):

@@ -8,12 +8,14 @@ arithmetic for deep learning", 2016).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
 from kernels.axis import Axis
+from kernels.tiled_record import Recorded
 
 BLOCK_BYTES = 256 * 1024
 """What the copied rows of a block may take: they are to stay in the second-level cache."""
@@ -85,17 +87,14 @@ class CopiedAxis(NamedTuple):
         return self.phases.index(offset % self.stride), offset // self.stride - self.least
 
     def chunks(self, positions: int, wide: int) -> np.ndarray:
-        """How rows of phases, `positions` long, are copied by vectors: intp (phases, vectors, 4).
+        """How rows, `positions` long, are copied by vectors, phase by phase: intp (phases * vectors, 4).
 
         Of each vector: where its first input lies in a row of inputs (before the row, in the padding), where
         it goes to, and the masks of the inputs in it; two for stride 2, since every second number of two
         vectors is taken.
         """
         return np.array(
-            [
-                [self._chunk(phase, first, wide) for first in range(0, positions, wide)]
-                for phase in self.phases
-            ],
+            [self._chunk(phase, first, wide) for phase in self.phases for first in range(0, positions, wide)],
             np.intp,
         )
 
@@ -108,7 +107,8 @@ class CopiedAxis(NamedTuple):
         return source, first, both & ((1 << wide) - 1), both >> wide
 
 
-class Copy(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Copy(Recorded):
     """What one block of one image and group is copied to; all in elements."""
 
     channels: int
@@ -126,15 +126,24 @@ class Copy(NamedTuple):
     """Rows and columns of a phase, and elements of it."""
     channel: int
     """Elements of all phases of a channel."""
+    phases: np.ndarray
+    """Of rows: intp."""
+    chunks: np.ndarray
+    """As in `CopiedAxis`."""
+    vectors: int
+    """Of a row of a phase."""
 
     @classmethod
-    def of(cls, down: CopiedAxis, across: CopiedAxis, channels: int, rows: int, width: int) -> Copy:
-        """For so many rows and columns of outputs."""
+    def of(
+        cls, down: CopiedAxis, across: CopiedAxis, channels: int, rows: int, width: int, wide: int
+    ) -> Copy:
+        """For so many rows and columns of outputs, by vectors of so many numbers."""
         copied, pitch = down.positions(rows), across.positions(width)
         plane = copied * pitch
         return cls(
             channels, down.size, across.size, down.stride, across.stride, down.least,
             copied, pitch, plane, len(down.phases) * len(across.phases) * plane,
+            np.array(down.phases, np.intp), across.chunks(pitch, wide), -(-pitch // wide),
         )  # fmt: skip
 
     def places(self, down: CopiedAxis, across: CopiedAxis, rows: AxisTaps, cols: AxisTaps) -> list[int]:

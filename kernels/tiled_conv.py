@@ -13,102 +13,105 @@ from numba import prange
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_copy import copy_chunk, size_of, turn, turner
-from kernels.tiled_plan import Plan, plan
-from kernels.tiled_tile import WORTH_A_LAUNCH
-from kernels.tiled_vectors import call_emitted, lanes
-from kernels.tiled_work import workspace, zeros
+from kernels.tiled_copy import copy_chunk, size_of, turn
+from kernels.tiled_plan import PART, Plan, plan
+from kernels.tiled_record import column, entries, matrix
+from kernels.tiled_vectors import call_emitted
+from kernels.tiled_work import nothing, workspace
 
 
 @helper
-def copy_block(zero, source, channels, first, copy, phases_down, chunks, target):
-    """The rows from position `first` on, of so many channels of one image, padded; addresses."""
-    g = copy[0]
+def copy_block(zero, source, channels, first, c, target):
+    """The rows from position `first` on, of so many channels of one image, padded, as a `Copy`; addresses."""
+    phases, chunks = column(c.phases), matrix(c.chunks)
     size = size_of(zero)
-    step, pitch = g.stride_across, g.pitch * size
-    for c in range(channels):
-        plane = source + c * g.H * g.W * size
-        for i in range(len(phases_down)):
-            for j in range(len(chunks)):
-                for q in range(g.rows):
-                    ih = (first + q + g.least) * g.stride_down + phases_down[i]
-                    row = plane + ih * g.W * size
-                    inside = 0 <= ih < g.H
-                    for n in range(chunks.shape[1]):
-                        one, two = chunks[j, n, 2], chunks[j, n, 3]
-                        copy_chunk(zero, row + chunks[j, n, 0] * size, target + chunks[j, n, 1] * size,
+    step, pitch = c.stride_across, c.pitch * size
+    for channel in range(channels):
+        plane = source + channel * c.H * c.W * size
+        for phase in phases:
+            for begin in range(0, len(chunks), c.vectors):
+                for q in range(c.rows):
+                    ih = (first + q + c.least) * c.stride_down + phase
+                    row = plane + ih * c.W * size
+                    inside = 0 <= ih < c.H
+                    for n in range(begin, begin + c.vectors):
+                        one, two = chunks[n, 2], chunks[n, 3]
+                        copy_chunk(zero, row + chunks[n, 0] * size, target + chunks[n, 1] * size,
                                    one if inside else 0, two if inside else 0, step)  # fmt: skip
                     target += pitch
 
 
 @Kernel
-def pack(w, groups, outer, outer_step, inner, vectors, panels, turner, packed):
-    """packed = for each group and panel (outer, inner, filters of it); whole `vectors` are padded with zeros.
+def pack(w, bias, plan, memory):
+    """Into the workspace: for each group and panel (outer, inner, filters of it), and the bias.
 
     Of each group, filter k has its weights at o * outer_step + k * inner, `inner` of them in a row.
     """
-    size = w.itemsize
-    zero = w.dtype.type(0)
-    for job in prange(groups * len(panels) * outer):
-        o, p, group = job % outer, job // outer % len(panels), job // (outer * len(panels))
-        source = group * (len(w) // groups) + o * outer_step + panels[p, 0] * inner
-        target = group * (len(packed) // groups) + panels[p, 4] + o * inner * panels[p, 3]
-        turn(zero, turner, w.ctypes.data + source * size, panels[p, 1], inner, inner,
-             packed.ctypes.data + target * size, panels[p, 3], vectors)  # fmt: skip
-
-
-@Kernel
-def correlate(
-    workers, tasks, source, packed, bias, out, copy, geometry, parts, origins, phases_down, chunks, table,
-    tiles, panels, addresses, work,
-):  # fmt: skip
-    """out = source correlated with `packed` weights, plus bias; all flat."""
-    for worker in prange(workers):
-        for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            lay_tiles(
-                worker, task, source, packed, bias, out, copy, geometry, parts, origins, phases_down, chunks,
-                table, tiles, panels, addresses, work,
-            )  # fmt: skip
+    p = plan[0]
+    panels = len(matrix(p.panels))
+    for job in prange(p.groups * panels * p.outer):
+        pack_panel(job // (p.outer * panels), job // p.outer % panels, job % p.outer, w, plan, memory)
+    for i in range(p.work - p.bias):
+        memory[p.bias + i] = bias[i] if i < len(bias) else 0
 
 
 @helper
-def lay_tiles(
-    worker, task, source, packed, bias, out, copy, geometry, parts, origins, phases_down, chunks, table,
-    tiles, panels, addresses, work,
-):  # fmt: skip
-    """One task of it."""
-    g, c = geometry[0], copy[0]
-    size = work.itemsize
-    zero = work.dtype.type(0)
-    plane, down = g.out_height * g.out_width, g.step_down * g.out_width
-    piece, block, unit = task % g.slices, task // g.slices % g.blocks, task // (g.slices * g.blocks)
-    origin = origins[block]
-    copied = work.ctypes.data + worker * g.work * size
-    copy_block(zero, source.ctypes.data + unit * c.channels * c.H * c.W * size, c.channels,
-               origin * g.apart_down, copy, phases_down, chunks, copied)  # fmt: skip
-    for p in range(piece * len(panels) // g.slices, (piece + 1) * len(panels) // g.slices):
-        k, count = panels[p, 0], panels[p, 1]
-        group = unit % g.groups
-        start = bias.ctypes.data + (group * g.filters + k) * size
-        w = packed.ctypes.data + (group * (len(packed) // g.groups) + panels[p, 4]) * size
-        for n in range(len(parts)):
-            part = parts[n]
+def pack_panel(group, number, o, w, plan, memory):
+    """One of those; whole vectors are padded with zeros."""
+    p = plan[0]
+    panel = matrix(p.panels)[number]
+    size = w.itemsize
+    source = group * (w.size // p.groups) + o * p.outer_step + panel[0] * p.inner
+    target = group * p.packed + panel[4] + o * p.inner * panel[3]
+    turn(w.dtype.type(0), p.turner, w.ctypes.data + source * size, panel[1], p.inner, p.inner,
+         memory.ctypes.data + target * size, panel[3], p.across_filters)  # fmt: skip
+
+
+@Kernel
+def correlate(source, out, plan, memory):
+    """out = source correlated with what is packed, plus bias."""
+    workers, tasks = plan[0].workers, plan[0].tasks
+    for worker in prange(workers):
+        for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
+            lay_tiles(worker, task, source.ctypes.data, out.ctypes.data, plan, memory)
+
+
+@helper
+def lay_tiles(worker, task, source, out, plan, memory):
+    """One task of it; `source` and `out` by their addresses."""
+    p = plan[0]
+    c = p.copy
+    parts = entries(p.parts, PART)
+    tiles, panels, addresses = matrix(p.tiles), matrix(p.panels), matrix(p.addresses)
+    size = memory.itemsize
+    plane, down = p.out_height * p.out_width, p.step_down * p.out_width
+    piece, block, unit = task % p.slices, task // p.slices % p.blocks, task // (p.slices * p.blocks)
+    group = unit % p.groups
+    origin = column(p.origins)[block]
+    copied = memory.ctypes.data + (p.work + worker * p.of_worker) * size
+    copy_block(memory.dtype.type(0), source + unit * c.channels * c.H * c.W * size, c.channels,
+               origin * p.apart_down, c, copied)  # fmt: skip
+    for n in range(piece * len(panels) // p.slices, (piece + 1) * len(panels) // p.slices):
+        k, count = panels[n, 0], panels[n, 1]
+        start = memory.ctypes.data + (p.bias + group * p.filters + k) * size
+        w = memory.ctypes.data + (group * p.packed + panels[n, 4]) * size
+        for part in parts:
             first = min(block * part.block, part.rows - part.block)
-            taps, count_taps = table.ctypes.data + part.taps * 16, part.end_of_taps - part.taps
+            taps, count_taps = p.table.address + part.taps * 16, part.end_of_taps - part.taps
             for i in range(part.tiles, part.end_of_tiles):
                 row, col, width = tiles[i, 0], tiles[i, 1], tiles[i, 2]
-                address = addresses[tiles[i, 3], panels[p, 2]]
-                at = (first - origin + row) * g.row_step + col * g.apart_across
-                to = out.ctypes.data + (
-                    (unit * g.filters + k) * plane
-                    + (part.first_down + (first + row) * g.step_down) * g.out_width
-                    + part.first_across + col * g.step_across
+                address = addresses[tiles[i, 3], panels[n, 2]]
+                at = (first - origin + row) * p.row_step + col * p.apart_across
+                to = out + (
+                    (unit * p.filters + k) * plane
+                    + (part.first_down + (first + row) * p.step_down) * p.out_width
+                    + part.first_across + col * p.step_across
                 ) * size  # fmt: skip
-                if g.across_filters:
-                    call_emitted(address, copied + at * size, g.row_step, w, 0, taps, panels[p, 3],
+                if p.across_filters:
+                    call_emitted(address, copied + at * size, p.row_step, w, 0, taps, panels[n, 3],
                                  count_taps, to, plane, down, count, start)  # fmt: skip
                 else:
-                    call_emitted(address, w, 1, copied + at * size, g.row_step, taps, 1,
+                    call_emitted(address, w, 1, copied + at * size, p.row_step, taps, 1,
                                  count_taps, to, plane, down, width, start)  # fmt: skip
 
 
@@ -116,9 +119,7 @@ def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
     """y = x correlated with w, plus b."""
     found = plan(spec, "forward", x.dtype, active())
     assert found is not None
-    wide = lanes(x.dtype)
-    bias = zeros(spec.K, x.dtype) if b is None else b if spec.K // spec.groups % wide == 0 else _padded(b)
-    _correlate(found, spec.flops, x, w, bias, y)
+    _correlate(found, x, w, nothing(x.dtype) if b is None else b, y)
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
@@ -127,23 +128,10 @@ def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> No
     if found is None or not found.whole:
         dx.fill(0)
     if found is not None:
-        _correlate(found, spec.flops, dy, w, zeros(spec.C, dy.dtype), dx)
+        _correlate(found, dy, w, nothing(dy.dtype), dx)
 
 
-def _correlate(
-    found: Plan, flops: int, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray
-) -> None:
-    workers = active()
-    packed = workspace("weights", found.packed, w.dtype)
-    pack(w.size, w.reshape(-1), *found.packing, found.vectors, found.panels, turner(w.dtype), packed)
-    correlate(
-        flops // WORTH_A_LAUNCH, workers, len(source) * found.tasks_per_image, source.reshape(-1), packed,
-        bias, out.reshape(-1), found.copy, found.geometry, found.parts, found.origins, found.phases_down,
-        found.chunks, found.table, found.tiles, found.panels, found.addresses,
-        workspace("work", workers * found.work, source.dtype),
-    )  # fmt: skip
-
-
-def _padded(bias: np.ndarray) -> np.ndarray:
-    """The bias with zeros behind it: a tile reads whole vectors of it."""
-    return np.concatenate([bias, zeros(0, bias.dtype)])
+def _correlate(found: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    memory = workspace("work", found.memory, source.dtype)
+    pack(w.size, w, bias, found.record, memory)
+    correlate(found.operations, source, out, found.record, memory)

@@ -42,7 +42,7 @@ def plane_sums(dtype: np.dtype) -> int:
 
 @Kernel
 def sum_filters(dy, N, K, plane, address, wide, partial, db):
-    """db[k] = the sum of dy (N, K, plane), flat; `partial` (K, wide)."""
+    """db[k] = the sum of dy (N, K, plane); `partial` (K, wide)."""
     size = dy.itemsize
     for k in prange(K):
         call_emitted(address, dy.ctypes.data + k * plane * size, N, K * plane * size, plane,
@@ -57,6 +57,6 @@ def conv_db(spec: ConvSpec, dy: np.ndarray, db: np.ndarray) -> None:
     """db[k] = the sum of dy[:, k]."""
     wide = lanes(dy.dtype)
     sum_filters(
-        dy.size // _NUMBERS, dy.reshape(-1), spec.N, spec.K, spec.OH * spec.OW, plane_sums(dy.dtype), wide,
+        dy.size // _NUMBERS, dy, spec.N, spec.K, spec.OH * spec.OW, plane_sums(dy.dtype), wide,
         workspace("partial sums", spec.K * wide, dy.dtype), db,
     )  # fmt: skip

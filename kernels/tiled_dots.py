@@ -9,23 +9,24 @@ which is most of the work where a first layer has a channel or three.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import prange
 from numba.core import cgutils
 
-from kernels.arrays import readonly, records
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import CopiedAxis, Copy, blocks_that_fit, forward_taps
 from kernels.tiled_conv import copy_block
+from kernels.tiled_copy import lanes_of
 from kernels.tiled_lay import spans
 from kernels.tiled_plan import SLACK
+from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, registers
 from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, i64, lanes
 from kernels.tiled_work import whole_lines, workspace
@@ -105,9 +106,11 @@ class _Dots:
                 builder.store(self.vectors.fma(gradients[f], inputs, builder.load(place)), place)
 
 
-class Geometry(NamedTuple):
-    """How rows are dealt out, beside the copy; all in elements."""
+@dataclass(frozen=True, eq=False)
+class Plan(Recorded):
+    """dw of a layer; lengths and steps in elements."""
 
+    copy: Copy
     groups: int
     filters: int
     """Of a group."""
@@ -117,23 +120,22 @@ class Geometry(NamedTuple):
     block: int
     blocks: int
     """Output rows of a block, and blocks of an image; the last one may be lower."""
+    workers: int
+    tasks: int
+    """Shared out among so many workers."""
+    operations: int
+    """In the sense of `Kernel`."""
+    sums: int
+    """Of a worker; the workspace begins with those of all, one behind the other."""
     work: int
-    """What a thread needs in all."""
-
-
-class Plan(NamedTuple):
-    """dw of a layer, as the compiled loops take it."""
-
-    copy: np.ndarray
-    geometry: np.ndarray
-    phases_down: np.ndarray
-    chunks: np.ndarray
+    of_worker: int
+    """Where the workers' copies begin, and how large they are."""
+    memory: int
+    """The workspace in all."""
     table: np.ndarray
     """Where the taps of output 0 lie in a channel's copy: intp (taps,)."""
     pieces: np.ndarray
     """First filter, how many, first tap, and the address of their function: intp (pieces, 4)."""
-    tasks: int
-    work: int
 
 
 def pays(spec: ConvSpec, wide: int) -> bool:
@@ -154,82 +156,76 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     fitting = blocks_that_fit(down, across, channels, spec.OH, spec.OW, dtype)
     blocks = max(fitting, min(spec.OH, -(-threads // (spec.N * spec.groups))))
     block = -(-spec.OH // blocks)
-    copy = Copy.of(down, across, channels, block, spec.OW)
-    work = whole_lines(copy.channel * channels + SLACK)
-    geometry = Geometry(spec.groups, filters, taps, spec.OH, spec.OW, block, -(-spec.OH // block), work)
+    wide = lanes(dtype)
+    copy = Copy.of(down, across, channels, block, spec.OW, wide)
+    tasks = spec.N * spec.groups * -(-spec.OH // block)
+    workers = min(threads, tasks)
+    sums = spec.K * channels * taps * wide
+    work, of_worker = whole_lines(workers * sums), whole_lines(copy.channel * channels + SLACK)
     pieces = [
         (k, count, tap, dots(count, span, dtype))
         for tap, span in spans(taps, _TAPS)
         for k, count in spans(filters, registers() // span)
     ]
     return Plan(
-        records([copy]),
-        records([geometry]),
-        readonly(np.array(down.phases, np.intp)),
-        readonly(across.chunks(copy.pitch, lanes(dtype))),
-        readonly(np.array(copy.places(down, across, rows, cols), np.intp)),
-        readonly(np.array(pieces, np.intp)),
-        spec.N * spec.groups * geometry.blocks,
-        work,
-    )
+        copy=copy, groups=spec.groups, filters=filters, taps=taps, OH=spec.OH, OW=spec.OW, block=block,
+        blocks=-(-spec.OH // block), workers=workers, tasks=tasks, operations=spec.flops // WORTH_A_LAUNCH,
+        sums=sums, work=work, of_worker=of_worker, memory=work + workers * of_worker,
+        table=np.array(copy.places(down, across, rows, cols), np.intp), pieces=np.array(pieces, np.intp),
+    )  # fmt: skip
 
 
 @Kernel
-def sum_products(workers, tasks, x, dy, copy, geometry, phases_down, chunks, table, pieces, wide, sums, work):
-    """sums (workers, filters, channels * taps, wide): partial sums of dw, of each worker's tasks."""
-    of_worker = len(sums) // workers
+def sum_products(x, dy, plan, memory):
+    """Into the workspace: partial sums of dw (workers, filters, channels * taps, lanes), of their tasks."""
+    workers, tasks, sums = plan[0].workers, plan[0].tasks, plan[0].sums
     for worker in prange(workers):
-        for i in range(worker * of_worker, (worker + 1) * of_worker):
-            sums[i] = 0
+        for i in range(worker * sums, (worker + 1) * sums):
+            memory[i] = 0
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            add_products(
-                worker, task, x, dy, copy, geometry, phases_down, chunks, table, pieces, wide,
-                sums.ctypes.data + worker * of_worker * sums.itemsize, work,
-            )  # fmt: skip
+            add_products(worker, task, x.ctypes.data, dy.ctypes.data, plan, memory)
 
 
 @helper
-def add_products(worker, task, x, dy, copy, geometry, phases_down, chunks, table, pieces, wide, sums, work):
-    """One task of it: a block of rows of one image and group; `sums`: the address of the worker's."""
-    g, c = geometry[0], copy[0]
-    size = work.itemsize
-    plane, of_filter = g.OH * g.OW, c.channels * g.taps
-    unit, first = task // g.blocks, task % g.blocks * g.block
-    copied = work.ctypes.data + worker * g.work * size
-    copy_block(work.dtype.type(0), x.ctypes.data + unit * c.channels * c.H * c.W * size, c.channels, first,
-               copy, phases_down, chunks, copied)  # fmt: skip
-    gradient = dy.ctypes.data + (unit * g.filters * plane + first * g.OW) * size
-    sums += unit % g.groups * g.filters * of_filter * wide * size
+def add_products(worker, task, x, dy, plan, memory):
+    """One task of it: a block of rows of one image and group; `x` and `dy` by their addresses."""
+    p = plan[0]
+    c, pieces = p.copy, matrix(p.pieces)
+    zero = memory.dtype.type(0)
+    size, wide = memory.itemsize, lanes_of(zero)
+    plane, of_filter = p.OH * p.OW, c.channels * p.taps
+    unit, first = task // p.blocks, task % p.blocks * p.block
+    copied = memory.ctypes.data + (p.work + worker * p.of_worker) * size
+    copy_block(zero, x + unit * c.channels * c.H * c.W * size, c.channels, first, c, copied)
+    gradient = dy + (unit * p.filters * plane + first * p.OW) * size
+    sums = memory.ctypes.data + (worker * p.sums + unit % p.groups * p.filters * of_filter * wide) * size
     for i in range(len(pieces)):
         k, tap = pieces[i, 0], pieces[i, 2]
         for channel in range(c.channels):
-            there = k * of_filter + channel * g.taps + tap
-            call_emitted(pieces[i, 3], gradient + k * plane * size, plane, g.OW,
-                         copied + channel * c.channel * size, c.pitch, table.ctypes.data + tap * 8,
-                         min(g.block, g.OH - first), g.OW, sums + there * wide * size, of_filter,
+            there = k * of_filter + channel * p.taps + tap
+            call_emitted(pieces[i, 3], gradient + k * plane * size, plane, p.OW,
+                         copied + channel * c.channel * size, c.pitch, p.table.address + tap * 8,
+                         min(p.block, p.OH - first), p.OW, sums + there * wide * size, of_filter,
                          0, 0)  # fmt: skip
 
 
 @Kernel
-def add_partial_sums(sums, wide, dw):
-    """dw = the sums (workers, size of dw, wide), added up; flat."""
-    of_worker = len(dw) * wide
-    for i in prange(len(dw)):
+def add_partial_sums(plan, memory, dw):
+    """dw = the workers' sums, added up."""
+    workers, sums = plan[0].workers, plan[0].sums
+    flat = dw.reshape(-1)
+    wide = sums // len(flat)
+    for i in prange(len(flat)):
         total = dw.dtype.type(0)
-        for begin in range(i * wide, len(sums), of_worker):
+        for begin in range(i * wide, workers * sums, sums):
             for lane in range(begin, begin + wide):
-                total += sums[lane]
-        dw[i] = total
+                total += memory[lane]
+        flat[i] = total
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
     """dw, from x and dy."""
     found = plan(spec, x.dtype, active())
-    workers, wide = min(active(), found.tasks), lanes(x.dtype)
-    sums = workspace("sums", workers * dw.size * wide, x.dtype)
-    sum_products(
-        spec.flops // WORTH_A_LAUNCH, workers, found.tasks, x.reshape(-1), dy.reshape(-1), found.copy,
-        found.geometry, found.phases_down, found.chunks, found.table, found.pieces, wide, sums,
-        workspace("work", workers * found.work, x.dtype),
-    )  # fmt: skip
-    add_partial_sums(sums.size, sums, wide, dw.reshape(-1))
+    memory = workspace("work", found.memory, x.dtype)
+    sum_products(found.operations, x, dy, found.record, memory)
+    add_partial_sums(found.workers * found.sums, found.record, memory, dw)

@@ -6,14 +6,13 @@ added, and turned back. Where there are few images, workers share their channels
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from numba import prange
 
 from kernels import tiled_dots
-from kernels.arrays import readonly, records
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
@@ -22,6 +21,7 @@ from kernels.tiled_conv import copy_block
 from kernels.tiled_copy import lanes_of, turn, turner
 from kernels.tiled_lay import spans, split
 from kernels.tiled_plan import SLACK, in_long_rows, shares
+from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import whole_lines, workspace, zeros
@@ -30,9 +30,11 @@ PIXELS = 128
 """Pixels that a tile should sum over before it goes back to memory."""
 
 
-class Geometry(NamedTuple):
-    """How images and rows are dealt out, beside the copy; all in elements."""
+@dataclass(frozen=True, eq=False)
+class Plan(Recorded):
+    """dw of a layer; lengths and steps in elements."""
 
+    copy: Copy
     groups: int
     filters: int
     """Of a group."""
@@ -41,6 +43,8 @@ class Geometry(NamedTuple):
     taps: int
     OH: int
     OW: int
+    units: int
+    """Images, times groups."""
     images: int
     """That a task sums over, so that its tiles have enough pixels."""
     block: int
@@ -50,34 +54,35 @@ class Geometry(NamedTuple):
     """Of the channels, so that few images give work to all threads."""
     once: int
     """Whether one task sees all pixels of its channels: then its sums are whole."""
+    workers: int
+    tasks: int
+    """Shared out among so many workers."""
+    operations: int
+    """In the sense of `Kernel`."""
     stride_down: int
     channel_step: int
     """Channels from one tile to the next."""
     row_step: int
     """From a row of a tile's numbers to the next."""
-    turned: int
-    """Where a thread's turned dy begins, behind its copies."""
+    turner: int
+    """The address of what turns squares."""
+    sums: int
+    """Of a worker, with whose the workspace begins; or of all, where they are whole."""
     work: int
-    """What a thread needs in all."""
-
-
-class Plan(NamedTuple):
-    """dw of a layer, as the compiled loops take it."""
-
-    copy: np.ndarray
-    geometry: np.ndarray
-    chunks: np.ndarray
+    turned: int
+    of_worker: int
+    """Where the workers' copies begin, their turned dy behind these, and how large both are."""
+    memory: int
+    """The workspace in all."""
+    size: int
+    """Bytes of a number."""
+    zeros: np.ndarray
+    """What whole sums begin at."""
     table: np.ndarray
     """Where the pixels' first taps lie in the copies, and which they are: intp (pixels, 2)."""
     pieces: np.ndarray
     """intp, one row a tile of a channel, or of several: its first tap, first number in the copy, first
     filter, how many of them, channels, and its address."""
-    once: bool
-    """As in the geometry."""
-    tasks: int
-    sums: int
-    work: int
-    """Elements of one worker's."""
 
 
 @lru_cache(maxsize=1024)
@@ -94,7 +99,7 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     fit = max(1, 2 * BLOCK_BYTES // row_bytes - spec.rows.reach // sh)
     block = -(-spec.OH // -(-spec.OH // fit))
     blocks = -(-spec.OH // block)
-    copy = Copy.of(down, across, channels, block, spec.OW)
+    copy = Copy.of(down, across, channels, block, spec.OW, wide)
     images = 1
     if block == spec.OH and spec.groups == 1:
         images = max(1, min(PIXELS // (block * spec.OW), -(-spec.N // threads), fit // block))
@@ -108,23 +113,20 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     tasks = -(-spec.N * spec.groups // images) * blocks
     slices = min(shares(tasks, threads), -(-channels // channel_step))
     once = tasks == spec.groups
+    workers = min(threads, tasks * slices)
+    sums = spec.groups * channels * taps * padded
     turned = whole_lines(images * channels * copy.plane + SLACK)
-    geometry = Geometry(
-        spec.groups, filters, padded, taps, spec.OH, spec.OW, images, block, blocks, slices,
-        once, sh, channel_step, row_step, turned,
-        whole_lines(turned + len(pixels) * padded + SLACK),
-    )  # fmt: skip
+    of_worker = whole_lines(turned + len(pixels) * padded + SLACK)
+    work = whole_lines(sums if once else workers * sums)
     return Plan(
-        records([copy]),
-        records([geometry]),
-        readonly(across.chunks(pitch, wide)),
-        readonly(np.array(list(zip(pixels, range(len(pixels)), strict=True)), np.intp)),
-        readonly(np.array(pieces, np.intp)),
-        once,
-        tasks * slices,
-        spec.groups * channels * taps * padded,
-        geometry.work,
-    )
+        copy=copy, groups=spec.groups, filters=filters, padded=padded, taps=taps, OH=spec.OH, OW=spec.OW,
+        units=spec.N * spec.groups, images=images, block=block, blocks=blocks, slices=slices, once=once,
+        workers=workers, tasks=tasks * slices, operations=spec.flops // WORTH_A_LAUNCH, stride_down=sh,
+        channel_step=channel_step, row_step=row_step, turner=turner(dtype), sums=sums, work=work,
+        turned=turned, of_worker=of_worker, memory=work + workers * of_worker,
+        size=dtype.itemsize, zeros=zeros(registers(), dtype),
+        table=np.column_stack([pixels, range(len(pixels))]), pieces=np.array(pieces, np.intp),
+    )  # fmt: skip
 
 
 Pieces = list[tuple[int, int, int, int, int, int]]
@@ -161,92 +163,91 @@ def _pieces(
 
 
 @Kernel
-def weight_sums(
-    workers, tasks, x, dy, copy, geometry, phases_down, chunks, table, turner, pieces, of_worker, zeros, sums,
-    work, dw,
-):  # fmt: skip
-    """sums (workers, groups, channels, taps, padded filters): dw, as far as each worker has come.
+def weight_sums(x, dy, plan, memory, dw):
+    """Into the workspace: dw (workers, groups, channels, taps, padded filters), as far as each has come.
 
     Where a task is all there is to its channels, it fills their part of dw instead.
     """
-    once = geometry[0].once
+    workers, tasks, sums, once = plan[0].workers, plan[0].tasks, plan[0].sums, plan[0].once
     for worker in prange(workers):
-        first = worker * of_worker
         if not once:
-            for i in range(first, first + of_worker):
-                sums[i] = 0
+            for i in range(worker * sums, (worker + 1) * sums):
+                memory[i] = 0
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            add_to_sums(
-                worker, task, x, dy, copy, geometry, phases_down, chunks, table, turner, pieces,
-                zeros.ctypes.data if once else 0, sums.ctypes.data + first * sums.itemsize, work, dw,
-            )  # fmt: skip
+            add_to_sums(worker, task, x.ctypes.data, dy.ctypes.data, plan, memory, dw.ctypes.data)
 
 
 @helper
-def add_to_sums(
-    worker, task, x, dy, copy, geometry, phases_down, chunks, table, turner, pieces, start, sums, work, dw
-):
-    """One task of it; `sums`: the address of the worker's; `start`: that of zeros, or 0 to add to sums."""
-    g, c = geometry[0], copy[0]
-    size = work.itemsize
-    zero = work.dtype.type(0)
-    plane = g.OH * g.OW
-    units = len(x) // (c.channels * c.H * c.W)
-    piece, block, share = task % g.slices, task // g.slices % g.blocks, task // (g.slices * g.blocks)
-    begin = share * g.images
-    end = min(begin + g.images, units)
-    first = block * g.block
-    steps = (c.channels + g.channel_step - 1) // g.channel_step
-    least = piece * steps // g.slices * g.channel_step
-    most = min(c.channels, (piece + 1) * steps // g.slices * g.channel_step)
-    pixels = min(g.block, g.OH - first) * g.OW
-    copied = work.ctypes.data + worker * g.work * size
-    turned = copied + g.turned * size
+def add_to_sums(worker, task, x, dy, plan, memory, dw):
+    """One task of it; `x`, `dy` and `dw` by their addresses."""
+    p = plan[0]
+    c = p.copy
+    size = memory.itemsize
+    zero = memory.dtype.type(0)
+    plane = p.OH * p.OW
+    piece, block, share = task % p.slices, task // p.slices % p.blocks, task // (p.slices * p.blocks)
+    begin = share * p.images
+    end = min(begin + p.images, p.units)
+    first = block * p.block
+    steps = (c.channels + p.channel_step - 1) // p.channel_step
+    least = piece * steps // p.slices * p.channel_step
+    most = min(c.channels, (piece + 1) * steps // p.slices * p.channel_step)
+    pixels = min(p.block, p.OH - first) * p.OW
+    copied = memory.ctypes.data + (p.work + worker * p.of_worker) * size
+    turned = copied + p.turned * size
     for unit in range(begin, end):
         image = unit - begin
-        copy_block(zero, x.ctypes.data + (unit * c.channels + least) * c.H * c.W * size, most - least,
-                   first * g.stride_down, copy, phases_down, chunks,
-                   copied + (image * c.channels + least) * c.channel * size)  # fmt: skip
-        rows = dy.ctypes.data + (unit * g.filters * plane + first * g.OW) * size
-        turn(zero, turner, rows, g.filters, plane, pixels, turned + image * pixels * g.padded * size,
-             g.padded, 1)  # fmt: skip
-    pixels *= end - begin
-    group = begin % g.groups
-    sums += group * c.channels * g.taps * g.padded * size
-    for channel in range(least, most, g.channel_step):
+        target = copied + (image * c.channels + least) * c.channel * size
+        copy_block(zero, x + (unit * c.channels + least) * c.H * c.W * size, most - least,
+                   first * p.stride_down, c, target)  # fmt: skip
+        rows = dy + (unit * p.filters * plane + first * p.OW) * size
+        turn(zero, p.turner, rows, p.filters, plane, pixels, turned + image * pixels * p.padded * size,
+             p.padded, 1)  # fmt: skip
+    group = begin % p.groups
+    channels = (0 if p.once else worker * p.sums) + group * c.channels * p.taps * p.padded
+    sums = memory.ctypes.data + channels * size
+    multiply(p, copied, turned, least, most, pixels * (end - begin), sums)
+    if p.once:
+        rest = c.channels * p.taps
+        turn(zero, p.turner, sums + least * p.taps * p.padded * size, (most - least) * p.taps, p.padded,
+             p.filters, dw + (group * p.filters * rest + least * p.taps) * size, rest, 0)  # fmt: skip
+
+
+@helper
+def multiply(p, copied, turned, least, most, pixels, sums):
+    """The sums of channels `least` to `most` over so many pixels; addresses."""
+    c, pieces = p.copy, matrix(p.pieces)
+    size = p.size
+    for channel in range(least, most, p.channel_step):
         for i in range(len(pieces)):
-            if g.channel_step > 1 and pieces[i, 4] != min(g.channel_step, c.channels - channel):
+            if p.channel_step > 1 and pieces[i, 4] != min(p.channel_step, c.channels - channel):
                 continue
             lane = pieces[i, 2]
-            there = (channel * g.taps + pieces[i, 0]) * g.padded + lane
-            call_emitted(pieces[i, 5], copied + (channel * c.plane + pieces[i, 1]) * size, g.row_step,
-                         turned + lane * size, 0, table.ctypes.data, g.padded, pixels,
-                         sums + there * size, g.padded, 0, pieces[i, 3], start)  # fmt: skip
-    if start:
-        rest = c.channels * g.taps
-        turn(zero, turner, sums + least * g.taps * g.padded * size, (most - least) * g.taps, g.padded,
-             g.filters, dw.ctypes.data + (group * g.filters * rest + least * g.taps) * size, rest,
-             0)  # fmt: skip
+            there = (channel * p.taps + pieces[i, 0]) * p.padded + lane
+            call_emitted(pieces[i, 5], copied + (channel * c.plane + pieces[i, 1]) * size, p.row_step,
+                         turned + lane * size, 0, p.table.address, p.padded, pixels,
+                         sums + there * size, p.padded, 0, pieces[i, 3],
+                         p.zeros.address if p.once else 0)  # fmt: skip
 
 
 @Kernel
-def gather_sums(sums, of_worker, copy, geometry, turner, dw):
+def gather_sums(plan, memory, dw):
     """dw (groups, filters, channels, taps) = the workers' sums, added up and turned."""
-    g = geometry[0]
+    p = plan[0]
     size = dw.itemsize
     zero = dw.dtype.type(0)
     wide = lanes_of(zero)
-    rest = copy[0].channels * g.taps
+    rest = p.copy.channels * p.taps
     blocks = (rest + wide - 1) // wide
-    for job in prange(g.groups * blocks):
+    for job in prange(p.groups * blocks):
         group, i = job // blocks, job % blocks * wide
         rows = min(wide, rest - i)
-        first = (group * rest + i) * g.padded
-        for begin in range(of_worker, len(sums), of_worker):
-            for n in range(first, first + rows * g.padded):
-                sums[n] += sums[begin + n]
-        turn(zero, turner, sums.ctypes.data + first * size, rows, g.padded, g.filters,
-             dw.ctypes.data + (group * g.filters * rest + i) * size, rest, 0)  # fmt: skip
+        first = (group * rest + i) * p.padded
+        for begin in range(p.sums, p.workers * p.sums, p.sums):
+            for n in range(first, first + rows * p.padded):
+                memory[n] += memory[begin + n]
+        turn(zero, p.turner, memory.ctypes.data + first * size, rows, p.padded, p.filters,
+             dw.ctypes.data + (group * p.filters * rest + i) * size, rest, 0)  # fmt: skip
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
@@ -255,17 +256,7 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
         tiled_dots.conv_dw(spec, dy, x, dw)
         return
     found = plan(spec, x.dtype, active())
-    workers = min(active(), found.tasks)
-    sums = workspace("sums", workers * found.sums, x.dtype)
-    turns = turner(x.dtype)
-    weight_sums(
-        spec.flops // WORTH_A_LAUNCH, workers, found.tasks, x.reshape(-1), dy.reshape(-1), found.copy,
-        found.geometry, _ONE_PHASE, found.chunks, found.table, turns, found.pieces,
-        0 if found.once else found.sums, zeros(registers(), x.dtype), sums,
-        workspace("work", workers * found.work, x.dtype), dw.reshape(-1),
-    )  # fmt: skip
+    memory = workspace("work", found.memory, x.dtype)
+    weight_sums(found.operations, x, dy, found.record, memory, dw)
     if not found.once:
-        gather_sums(sums.size, sums, found.sums, found.copy, found.geometry, turns, dw.reshape(-1))
-
-
-_ONE_PHASE = readonly(np.zeros(1, np.intp))
+        gather_sums(found.workers * found.sums, found.record, memory, dw)

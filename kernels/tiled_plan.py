@@ -7,49 +7,26 @@ by side. The copy stays in the second-level cache while all filters use it, and 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
-from kernels.arrays import readonly, records
+from kernels.arrays import records
 from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.tiled_axis import AxisTaps, CopiedAxis, Copy, blocks_that_fit, dx_taps, forward_taps
+from kernels.tiled_copy import turner
 from kernels.tiled_lay import Laid, Panels, along_filters, lay_filters, lay_pixels
-from kernels.tiled_tile import tile
+from kernels.tiled_record import Recorded
+from kernels.tiled_tile import WORTH_A_LAUNCH, tile
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import whole_lines
 
 SLACK = 128
 """Elements that a tile may read beyond the end of a row: they land in lanes that are not stored."""
-
-
-class Geometry(NamedTuple):
-    """Where the compiled loops find things, beside the copy; all in elements."""
-
-    groups: int
-    filters: int
-    """Of a group."""
-    blocks: int
-    """Of an image."""
-    slices: int
-    """Of the filters, so that few images give work to all threads."""
-    apart_down: int
-    apart_across: int
-    row_step: int
-    """Outputs side by side, and one below the other, in the copy; rows also in elements."""
-    across_filters: int
-    """Whether vectors lie along filters."""
-    out_height: int
-    out_width: int
-    step_down: int
-    step_across: int
-    """The planes that outputs go to, and how far apart they are there."""
-    work: int
-    """What a thread needs in all."""
 
 
 class Part(NamedTuple):
@@ -66,20 +43,58 @@ class Part(NamedTuple):
     end_of_tiles: int
 
 
-class Plan(NamedTuple):
-    """A correlation in one or several parts, as the compiled loops take it."""
+PART = np.dtype([(name, np.intp) for name in Part._fields])
 
-    copy: np.ndarray
-    """`Copy`, as a structured array of one element: the loops take that as a pointer."""
-    geometry: np.ndarray
-    """`Geometry`, likewise."""
+
+@dataclass(frozen=True, eq=False)
+class Plan(Recorded):
+    """A correlation in one or several parts; lengths and steps in elements."""
+
+    copy: Copy
+    groups: int
+    filters: int
+    """Of a group."""
+    blocks: int
+    """Of an image."""
+    slices: int
+    """Of the filters, so that few images give work to all threads."""
+    workers: int
+    tasks: int
+    """Of all images, shared out among so many workers."""
+    operations: int
+    """In the sense of `Kernel`."""
+    apart_down: int
+    apart_across: int
+    row_step: int
+    """Outputs side by side, and one below the other, in the copy; rows also in elements."""
+    across_filters: int
+    """Whether vectors lie along filters; then packed filters are vectors, too."""
+    out_height: int
+    out_width: int
+    step_down: int
+    step_across: int
+    """The planes that outputs go to, and how far apart they are there."""
+    whole: int
+    """Whether all outputs are in some part."""
+    outer: int
+    outer_step: int
+    inner: int
+    """How often, and how far apart, a filter has how many weights in a row."""
+    turner: int
+    """The address of what turns squares of weights."""
+    packed: int
+    """Elements of a group's packed weights, which come first in the workspace."""
+    bias: int
+    """Where the bias lies there, with zeros behind it: tiles read whole vectors."""
+    work: int
+    of_worker: int
+    """Where the workers' parts begin, and how large they are."""
+    memory: int
+    """The workspace in all."""
     parts: np.ndarray
-    """`Part`, likewise: (parts,)."""
+    """`Part`, as records."""
     origins: np.ndarray
     """The first output row that each block is copied for: intp (blocks,)."""
-    phases_down: np.ndarray
-    chunks: np.ndarray
-    """Of `CopiedAxis`."""
     table: np.ndarray
     """Where the numbers and vectors of the parts' taps lie, as tiles take it: intp (taps, 2)."""
     tiles: np.ndarray
@@ -89,17 +104,6 @@ class Plan(NamedTuple):
     (panels, 5)."""
     addresses: np.ndarray
     """Of the compiled tiles: intp."""
-    packing: tuple[int, int, int, int]
-    """Groups; how often, and how far apart, a filter has how many weights in a row."""
-    vectors: int
-    """Whether packed filters are vectors."""
-    packed: int
-    """Elements of all packed weights."""
-    tasks_per_image: int
-    work: int
-    """Elements of one worker's."""
-    whole: bool
-    """Whether all outputs are in some part."""
 
 
 class _Correlation(NamedTuple):
@@ -164,38 +168,31 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan | None:
         blocks, slices = min(height, blocks * slices), 1
         panels, laid = lay(blocks)
     origins, rows_of_a_block = _origins(asked.rows, blocks)
-    copy = Copy.of(down_axis, across_axis, asked.channels, rows_of_a_block, width)
-    copied = whole_lines(copy.channel * asked.channels + SLACK)
-    geometry = Geometry(
-        spec.groups, asked.filters, blocks, slices,
-        down_axis.apart, across_axis.apart, down_axis.apart * copy.pitch,
-        across, *asked.plane, asked.rows[0].step, asked.cols[0].step,
-        copied,
-    )  # fmt: skip
+    copy = Copy.of(down_axis, across_axis, asked.channels, rows_of_a_block, width, wide)
     numbers = 1 if across else panels[0][-1]
     tables = [_table(asked, part, copy, down_axis, across_axis, numbers) for part in asked.parts]
     if across:
         tables = [table[:, ::-1] for table in tables]
-    widths = np.array([panel[-1] for panel in panels])
-    places = np.cumsum([0, *widths]) * asked.weights
+    *starts, packed = np.cumsum([0, *(panel[-1] for panel in panels)]) * asked.weights
+    bias = whole_lines(spec.groups * int(packed))
+    work = bias + whole_lines(spec.groups * asked.filters + 4 * wide)
+    of_worker = whole_lines(copy.channel * asked.channels + SLACK)
     return Plan(
-        records([copy]),
-        records([geometry]),
-        records(_parts(asked.parts, blocks, tables, laid)),
-        readonly(origins),
-        readonly(np.array(down_axis.phases, np.intp)),
-        readonly(across_axis.chunks(copy.pitch, wide)),
-        readonly(np.concatenate(tables)),
-        readonly(_tiles(laid)),
-        readonly(np.column_stack([np.array(panels, np.intp), places[:-1]])),
-        readonly(np.array([[tile(each, dtype) for each in row] for part in laid for row in part.shapes])),
-        (spec.groups, asked.weights // asked.per_filter, asked.per_channel, asked.per_filter),
-        across,
-        spec.groups * int(places[-1]),
-        spec.groups * geometry.blocks * geometry.slices,
-        geometry.work,
-        sum(rows.out * cols.out for rows, cols in asked.parts) == asked.plane[0] * asked.plane[1],
-    )
+        copy=copy, groups=spec.groups, filters=asked.filters, blocks=blocks, slices=slices,
+        workers=threads, tasks=spec.N * spec.groups * blocks * slices,
+        operations=spec.flops // WORTH_A_LAUNCH,
+        apart_down=down_axis.apart, apart_across=across_axis.apart, row_step=down_axis.apart * copy.pitch,
+        across_filters=across, out_height=asked.plane[0], out_width=asked.plane[1],
+        step_down=asked.rows[0].step, step_across=asked.cols[0].step,
+        whole=sum(rows.out * cols.out for rows, cols in asked.parts) == asked.plane[0] * asked.plane[1],
+        outer=asked.weights // asked.per_filter, outer_step=asked.per_channel, inner=asked.per_filter,
+        turner=turner(dtype), packed=packed, bias=bias, work=work, of_worker=of_worker,
+        memory=work + threads * of_worker,
+        parts=records(_parts(asked.parts, blocks, tables, laid)), origins=origins,
+        table=np.concatenate(tables), tiles=_tiles(laid),
+        panels=np.column_stack([np.array(panels, np.intp), starts]),
+        addresses=np.array([[tile(each, dtype) for each in row] for part in laid for row in part.shapes]),
+    )  # fmt: skip
 
 
 def in_long_rows(spec: ConvSpec, wide: int) -> ConvSpec:

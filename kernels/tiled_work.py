@@ -37,6 +37,12 @@ def workspace(name: str, count: int, dtype: np.dtype) -> np.ndarray:
     return array[:count]
 
 
+@lru_cache(maxsize=4)
+def nothing(dtype: np.dtype) -> np.ndarray:
+    """The bias of what has none: (0,)."""
+    return readonly(np.empty(0, dtype))
+
+
 @lru_cache(maxsize=64)
 def zeros(count: int, dtype: np.dtype) -> np.ndarray:
     """So many, and those that a tile may read beyond them."""
