@@ -109,7 +109,7 @@ def readonly(array: np.ndarray) -> np.ndarray:
 
     It also keeps Numba, to which a writeable array is another type, from compiling everything twice.
     """
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array
 
 

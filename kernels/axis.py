@@ -14,6 +14,8 @@ Sides = tuple[Pair, Pair]
 
 
 def is_int(value: object) -> bool:
+    if type(value) is int:
+        return True
     if isinstance(value, bool | np.bool_):
         return False
     try:

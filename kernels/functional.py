@@ -13,7 +13,7 @@ Bad arguments raise ValueError or TypeError that say what was given and what was
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 from kernels.arrays import check_positions, readonly
 from kernels.axis import as_int, as_pair, is_int
 from kernels.choice import auto
-from kernels.registry import Backend, Op, backends, get_backend
+from kernels.registry import Backend, Op, backends, find_backend
 from kernels.spec import ConvSpec, PoolSpec, Spec
 
 
@@ -43,10 +43,28 @@ class Conv1dGradients(NamedTuple):
 
 
 _FLOATS = np.dtype(np.float32), np.dtype(np.float64)
+_INT64 = np.dtype(np.int64)
 _GRADIENTS = ("dx", "dw", "db")
 _Outs = Sequence[np.ndarray | None]
 _IMAGE = {4: "(N, C, H, W)", 3: "(C, H, W)"}
 _SIGNAL = {3: "(N, C, L)", 2: "(C, L)"}
+_FILTERS = {4: "(K, C/groups, R, S)"}
+_SIGNAL_FILTERS = {3: "(K, C/groups, R)"}
+_BIAS = {1: "(K,)"}
+_Facts = tuple[tuple[int, ...], np.dtype]
+"""Shape and dtype of an array: all that there is to check once it is one."""
+
+
+class _Layer(NamedTuple):
+    """What follows from the facts of arguments: once for each layer, as it takes longer than a small one."""
+
+    spec: Any
+    x_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
+    """As the caller has them: perhaps unbatched, or without a height."""
+    full_x: tuple[int, ...]
+    full_y: tuple[int, ...]
+    """As backends have them."""
 
 
 def conv2d(
@@ -66,11 +84,9 @@ def conv2d(
     x (N, C, H, W) or (C, H, W); w (K, C/groups, R, S); b (K,) or None. Returns y (N, K, OH, OW), or
     (K, OH, OW) for an unbatched x, of x's dtype.
     """
-    w = _array("w", w, {4: "(K, C/groups, R, S)"})
-    _check_channels(_array("x", x, _IMAGE), w, groups)
-    x, batched = _batched(x, 4)
-    spec = conv2d_spec(x.shape, w.shape, stride, padding, dilation, groups)
-    return _conv(spec, x, w, b, backend, out, spec.y_shape if batched else spec.y_shape[1:])
+    facts = _facts("w", w, _FILTERS), _facts("x", x, _IMAGE), None if b is None else _facts("b", b, _BIAS)
+    layer = _conv2d_layer(*facts, *_key((stride, padding, dilation, groups)))
+    return _conv(layer, x, w, b, backend, out)
 
 
 def conv1d(
@@ -90,33 +106,23 @@ def conv1d(
     x (N, C, L) or (C, L); w (K, C/groups, R); b (K,) or None; `padding` an int, (left, right), "same" or
     "valid". Returns y (N, K, OL), or (K, OL) for an unbatched x, of x's dtype.
     """
-    w = _array("w", w, {3: "(K, C/groups, R)"})
-    _check_channels(_array("x", x, _SIGNAL), w, groups)
-    x, batched = _batched(x, 3)
-    spec = conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
-    shape = (spec.N, spec.K, spec.OW)
-    return _conv(spec, x, w, b, backend, out, shape if batched else shape[1:])
+    facts = (
+        _facts("w", w, _SIGNAL_FILTERS), _facts("x", x, _SIGNAL), None if b is None else _facts("b", b, _BIAS)
+    )  # fmt: skip
+    layer = _conv1d_layer(*facts, *_key((stride, padding, dilation, groups)))
+    return _conv(layer, x, w, b, backend, out)
 
 
 def _conv(
-    spec: ConvSpec,
-    x: np.ndarray,
-    w: np.ndarray,
-    b: np.ndarray | None,
-    backend: str,
-    out: np.ndarray | None,
-    shape: tuple[int, ...],
+    layer: _Layer, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, backend: str, out: np.ndarray | None
 ) -> np.ndarray:
-    if b is not None:
-        b = _array("b", b, {1: "(K,)"})
-        if len(b) != spec.K:
-            raise ValueError(f"b has shape {b.shape} but w has {spec.K} filters; expected ({spec.K},)")
-    result = _result(out, shape, x.dtype, (x, w, b))
-    chosen = _resolve(backend, spec, "forward", x.dtype)
+    spec, dtype = layer.spec, x.dtype
+    result = _result(out, layer.y_shape, dtype, (x, w, b))
+    chosen = _resolve(backend, spec, "forward", dtype)
     if spec.N:
-        inputs = _ready(x, spec.x_shape, x.dtype), _ready(w, spec.w_shape, x.dtype)
-        bias = None if b is None else _ready(b, b.shape, x.dtype)
-        chosen.operations.conv_forward(spec, *inputs, bias, result.reshape(spec.y_shape))
+        inputs = _ready(x, layer.full_x, dtype), _ready(w, spec.w_shape, dtype)
+        bias = None if b is None else _ready(b, b.shape, dtype)
+        chosen.operations.conv_forward(spec, *inputs, bias, _shaped(result, layer.full_y))
     return _delivered(result, out)
 
 
@@ -138,13 +144,9 @@ def conv2d_backward(
     dy (N, K, OH, OW), x and w as in `conv2d`. `need` names those wanted of "dx", "dw", "db"; the others
     are not computed. Returns dx of x's shape, dw of w's shape, db (K,), or None each; `out` is (dx, dw, db).
     """
-    w = _array("w", w, {4: "(K, C/groups, R, S)"})
-    _check_channels(_array("x", x, _IMAGE), w, groups)
-    x, batched = _batched(x, 4)
-    spec = conv2d_spec(x.shape, w.shape, stride, padding, dilation, groups)
-    dy = _gradient(dy, spec.y_shape if batched else spec.y_shape[1:])
-    shapes = spec.x_shape if batched else spec.x_shape[1:], w.shape, (spec.K,)
-    return Conv2dGradients(*_conv_backward(spec, dy, x, w, backend, need, out, shapes))
+    facts = _facts("w", w, _FILTERS), _facts("x", x, _IMAGE), None
+    layer = _conv2d_layer(*facts, *_key((stride, padding, dilation, groups)))
+    return Conv2dGradients(*_conv_backward(layer, dy, x, w, backend, need, out))
 
 
 def conv1d_backward(
@@ -161,58 +163,60 @@ def conv1d_backward(
     out: _Outs | None = None,
 ) -> Conv1dGradients:
     """Gradients of `conv1d(x, w, b, ...)`: as `conv2d_backward`, with dy (N, K, OL) or (K, OL)."""
-    w = _array("w", w, {3: "(K, C/groups, R)"})
-    _check_channels(_array("x", x, _SIGNAL), w, groups)
-    x, batched = _batched(x, 3)
-    spec = conv1d_spec(x.shape, w.shape, stride, padding, dilation, groups)
-    shape = (spec.N, spec.K, spec.OW)
-    dy = _gradient(dy, shape if batched else shape[1:])
-    shapes = x.shape if batched else x.shape[1:], w.shape, (spec.K,)
-    return Conv1dGradients(*_conv_backward(spec, dy, x, w, backend, need, out, shapes))
+    facts = _facts("w", w, _SIGNAL_FILTERS), _facts("x", x, _SIGNAL), None
+    layer = _conv1d_layer(*facts, *_key((stride, padding, dilation, groups)))
+    return Conv1dGradients(*_conv_backward(layer, dy, x, w, backend, need, out))
 
 
 def _conv_backward(
-    spec: ConvSpec,
+    layer: _Layer,
     dy: np.ndarray,
     x: np.ndarray,
     w: np.ndarray,
     backend: str,
     need: Iterable[str],
     out: _Outs | None,
-    shapes: tuple[tuple[int, ...], ...],
 ) -> list[np.ndarray | None]:
-    """The gradients of `shapes`, as the caller gave x and w: dx, dw, db, None where not needed."""
-    if not isinstance(need, Iterable):
-        raise TypeError(f"need is {need!r}; expected some of 'dx', 'dw', 'db'")
-    wanted = (need,) if isinstance(need, str) else tuple(need)
-    for name in wanted:
-        if name not in _GRADIENTS:
-            raise ValueError(f"need holds {name!r}; expected some of 'dx', 'dw', 'db'")
+    """The gradients of x, w and b, in the shapes that the caller gave these: None where not needed."""
+    spec, dtype = layer.spec, x.dtype
+    dy = _gradient(dy, layer.y_shape)
+    wanted = _wanted(need)
     outs = _outs(out, _GRADIENTS)
+    shapes = layer.x_shape, w.shape, (spec.K,)
     results = [
-        _result(given, shape, x.dtype, (dy, x, w)) if name in wanted else None
+        _result(given, shape, dtype, (dy, x, w)) if name in wanted else None
         for name, given, shape in zip(_GRADIENTS, outs, shapes, strict=True)
     ]
     dx, dw, db = results
-    dy = _ready(dy, spec.y_shape, x.dtype)
+    dy = _ready(dy, layer.full_y, dtype)
     if dx is not None:
-        chosen = _resolve(backend, spec, "dx", x.dtype)
+        chosen = _resolve(backend, spec, "dx", dtype)
         if spec.N:
-            w = _ready(w, spec.w_shape, x.dtype)
-            chosen.operations.conv_dx(spec, dy, w, dx.reshape(spec.x_shape))
+            chosen.operations.conv_dx(spec, dy, _ready(w, spec.w_shape, dtype), _shaped(dx, layer.full_x))
     if dw is not None or db is not None:
-        chosen = _resolve(backend, spec, "dw", x.dtype)
+        chosen = _resolve(backend, spec, "dw", dtype)
     for gradient in (dw, db):
         if gradient is not None and not spec.N:
             gradient[...] = 0
     if dw is not None and spec.N:
-        chosen.operations.conv_dw(spec, dy, _ready(x, spec.x_shape, x.dtype), dw.reshape(spec.w_shape))
+        chosen.operations.conv_dw(spec, dy, _ready(x, layer.full_x, dtype), _shaped(dw, spec.w_shape))
     if db is not None and spec.N:
         chosen.operations.conv_db(spec, dy, db)
     return [
         None if result is None else _delivered(result, given)
         for result, given in zip(results, outs, strict=True)
     ]
+
+
+def _wanted(need: Iterable[str]) -> tuple[str, ...]:
+    """The gradients that `need` names."""
+    if not isinstance(need, Iterable):
+        raise TypeError(f"need is {need!r}; expected some of 'dx', 'dw', 'db'")
+    wanted = (need,) if isinstance(need, str) else tuple(need)
+    for name in wanted:
+        if name not in _GRADIENTS:
+            raise ValueError(f"need holds {name!r}; expected some of 'dx', 'dw', 'db'")
+    return wanted
 
 
 def max_pool2d(
@@ -233,17 +237,16 @@ def max_pool2d(
     int64; `out` may then be (y, indices). The first of equal maxima wins, padding never does, and NaN
     propagates (of several the last, as in PyTorch). Padding must be smaller than the dilated window.
     """
-    x, batched = _batched(_array("x", x, _IMAGE), 4)
-    spec = pool2d_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
-    shape = spec.y_shape if batched else spec.y_shape[1:]
+    layer = _pool_layer("max", _image_shape(x), kernel_size, stride, padding, dilation, ceil_mode, True)
+    spec, shape = layer.spec, layer.y_shape
     outs = (out, None) if isinstance(out, np.ndarray) or not return_indices else _outs(out, ("y", "indices"))
     result = _result(outs[0], shape, x.dtype, (x,))
-    indices = _result(outs[1], shape, np.dtype(np.int64), (x,)) if return_indices else None
+    indices = _result(outs[1], shape, _INT64, (x,)) if return_indices else None
     chosen = _resolve(backend, spec, "forward", x.dtype)
     if spec.N:
-        positions = None if indices is None else indices.reshape(spec.y_shape)
-        y = result.reshape(spec.y_shape)
-        chosen.operations.max_pool_forward(spec, _ready(x, x.shape, x.dtype), y, positions)
+        positions = None if indices is None else _shaped(indices, layer.full_y)
+        y = _shaped(result, layer.full_y)
+        chosen.operations.max_pool_forward(spec, _ready(x, layer.full_x, x.dtype), y, positions)
     delivered = _delivered(result, outs[0])
     return delivered if indices is None else (delivered, _delivered(indices, outs[1]))
 
@@ -265,24 +268,23 @@ def max_pool2d_backward(
 
     `indices` are those of the forward pass; without them they are found again. Returns dx of x's shape.
     """
-    x, batched = _batched(_array("x", x, _IMAGE), 4)
-    spec = pool2d_spec("max", x.shape, kernel_size, stride, padding, dilation, ceil_mode, True)
-    shape = spec.y_shape if batched else spec.y_shape[1:]
-    dy = _ready(_gradient(dy, shape), spec.y_shape, x.dtype)
+    layer = _pool_layer("max", _image_shape(x), kernel_size, stride, padding, dilation, ceil_mode, True)
+    spec, shape = layer.spec, layer.y_shape
+    dy = _ready(_gradient(dy, shape), layer.full_y, x.dtype)
     chosen = _resolve(backend, spec, "dx", x.dtype)
     if indices is not None:
         indices = _checked_indices(indices, shape)
         if indices.dtype != np.int64 or not chosen.checks_positions:
             check_positions(indices, spec)
-        indices = _ready(indices, spec.y_shape, np.dtype(np.int64))
-    result = _result(out, spec.x_shape if batched else spec.x_shape[1:], x.dtype, (dy, x, indices))
+        indices = _ready(indices, layer.full_y, _INT64)
+    result = _result(out, layer.x_shape, x.dtype, (dy, x, indices))
     if spec.N:
         if indices is None:
-            found = np.empty(spec.y_shape, np.int64)
-            scratch = np.empty(spec.y_shape, x.dtype)
-            chosen.operations.max_pool_forward(spec, _ready(x, x.shape, x.dtype), scratch, found)
+            found = np.empty(layer.full_y, np.int64)
+            scratch = np.empty(layer.full_y, x.dtype)
+            chosen.operations.max_pool_forward(spec, _ready(x, layer.full_x, x.dtype), scratch, found)
             indices = readonly(found)
-        chosen.operations.max_pool_dx(spec, dy, indices, result.reshape(spec.x_shape))
+        chosen.operations.max_pool_dx(spec, dy, indices, _shaped(result, layer.full_x))
     return _delivered(result, out)
 
 
@@ -301,13 +303,13 @@ def avg_pool2d(
 
     Padding counts as zeros, or not at all without `count_include_pad`. Returns y (N, C, OH, OW).
     """
-    x, batched = _batched(_array("x", x, _IMAGE), 4)
-    spec = pool2d_spec("avg", x.shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
-    result = _result(out, spec.y_shape if batched else spec.y_shape[1:], x.dtype, (x,))
+    layer = _pool_layer("avg", _image_shape(x), kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    spec = layer.spec
+    result = _result(out, layer.y_shape, x.dtype, (x,))
     chosen = _resolve(backend, spec, "forward", x.dtype)
     if spec.N:
-        y = result.reshape(spec.y_shape)
-        chosen.operations.avg_pool_forward(spec, _ready(x, x.shape, x.dtype), y)
+        x = _ready(x, layer.full_x, x.dtype)
+        chosen.operations.avg_pool_forward(spec, x, _shaped(result, layer.full_y))
     return _delivered(result, out)
 
 
@@ -332,14 +334,13 @@ def avg_pool2d_backward(
     shape = tuple(x_shape)
     if len(shape) not in _IMAGE or not all(map(is_int, shape)):
         raise ValueError(f"x_shape is {x_shape!r}; expected {_expected(_IMAGE)}")
-    batched = len(shape) == 4
-    full = shape if batched else (1, *shape)
-    spec = pool2d_spec("avg", full, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
-    dy = _ready(_gradient(dy, spec.y_shape if batched else spec.y_shape[1:]), spec.y_shape, dy.dtype)
+    layer = _pool_layer("avg", shape, kernel_size, stride, padding, 1, ceil_mode, count_include_pad)
+    spec = layer.spec
+    dy = _ready(_gradient(dy, layer.y_shape), layer.full_y, dy.dtype)
     result = _result(out, shape, dy.dtype, (dy,))
     chosen = _resolve(backend, spec, "dx", dy.dtype)
     if spec.N:
-        chosen.operations.avg_pool_dx(spec, dy, result.reshape(spec.x_shape))
+        chosen.operations.avg_pool_dx(spec, dy, _shaped(result, layer.full_x))
     return _delivered(result, out)
 
 
@@ -347,19 +348,25 @@ def _expected(shapes: dict[int, str]) -> str:
     return " or ".join(shapes.values())
 
 
-def _array(name: str, value: object, shapes: dict[int, str]) -> np.ndarray:
-    """`value` if it is a float array with as many dimensions as one of `shapes` has."""
+def _facts(name: str, value: object, shapes: dict[int, str]) -> _Facts:
+    """Of `value`, if it is an array."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name} is {type(value).__name__}; expected a NumPy array {_expected(shapes)}")
-    if value.dtype not in _FLOATS:
-        raise TypeError(f"{name} has dtype {value.dtype}; expected float32 or float64")
-    if value.ndim not in shapes:
-        raise ValueError(f"{name} has shape {value.shape}; expected {_expected(shapes)}")
-    return value
+    return value.shape, value.dtype
 
 
-def _batched(x: np.ndarray, ndim: int) -> tuple[np.ndarray, bool]:
-    return (x, True) if x.ndim == ndim else (x[None], False)
+def _check(name: str, facts: _Facts, shapes: dict[int, str]) -> None:
+    """Whether an array is one of floats, with as many dimensions as one of `shapes` has."""
+    shape, dtype = facts
+    if dtype not in _FLOATS:
+        raise TypeError(f"{name} has dtype {dtype}; expected float32 or float64")
+    if len(shape) not in shapes:
+        raise ValueError(f"{name} has shape {shape}; expected {_expected(shapes)}")
+
+
+def _shaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`array` itself, or a view of another shape."""
+    return array if array.shape == shape else array.reshape(shape)
 
 
 def _ready(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -367,15 +374,16 @@ def _ready(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.nda
     flags = array.flags
     if array.dtype != dtype or not (flags.c_contiguous and flags.aligned):
         array = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
-    return readonly(array.reshape(shape))  # a view of its own, even where nothing changes
+    # A view of its own, even where nothing changes.
+    return readonly(array.view() if array.shape == shape else array.reshape(shape))
 
 
-def _gradient(dy: object, shape: tuple[int, ...]) -> np.ndarray:
-    ndim = dy.ndim if isinstance(dy, np.ndarray) else len(shape)  # the shape is what counts
-    dy = _array("dy", dy, {ndim: str(shape)})
-    if dy.shape != shape:
-        raise ValueError(f"dy has shape {dy.shape}; expected the result's {shape}")
-    return dy
+def _gradient(dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if isinstance(dy, np.ndarray) and dy.shape == shape and dy.dtype in _FLOATS:
+        return dy
+    facts = _facts("dy", dy, {len(shape): str(shape)})
+    _check("dy", facts, {len(facts[0]): str(shape)})  # the shape is what counts
+    raise ValueError(f"dy has shape {dy.shape}; expected the result's {shape}")
 
 
 def _checked_indices(indices: object, shape: tuple[int, ...]) -> np.ndarray:
@@ -425,28 +433,29 @@ def _delivered(result: np.ndarray, out: Any) -> np.ndarray:
 def _resolve(backend: str, spec: Spec, op: Op, dtype: np.dtype) -> Backend:
     if backend == "auto":
         return auto(spec, op, dtype)
-    if backend not in backends():
+    chosen = find_backend(backend)
+    if chosen is None:
         raise ValueError(f"backend is {backend!r}; expected one of auto, {', '.join(backends())}")
-    chosen = get_backend(backend)
     reason = chosen.unsupported(spec, op, dtype)
     if reason:
         raise ValueError(f"backend {chosen.name!r} does not support {op} of {spec.descriptor}: {reason}")
     return chosen
 
 
-_USUAL = int, str, type(None)
+_FLAGS = bool, np.bool_
+_USUAL = frozenset((int, str, type(None)))
 
 
 def _key(geometry: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
     """`geometry` as part of a cache's key, and its types, or None where these are the usual ones."""
-    if _usual(geometry):
+    if _USUAL.issuperset(map(type, geometry)) or all(map(_usual, geometry)):
         return geometry, None
     hashable = _hashable(geometry)
     return hashable, _types(hashable)
 
 
 def _usual(value: Any) -> bool:
-    """Whether `value` is of the types that geometries mostly are of: a quick look that spares a slow one."""
+    """Whether `value` is of the types that geometries mostly are of."""
     return type(value) in _USUAL or (type(value) is tuple and all(map(_usual, value)))
 
 
@@ -462,15 +471,88 @@ def _types(value: Any) -> Any:
     return tuple(map(_types, value)) if isinstance(value, tuple) else type(value)
 
 
-def _check_channels(x: np.ndarray, w: np.ndarray, groups: Any) -> None:
+def _check_channels(x: tuple[int, ...], w: tuple[int, ...], groups: Any) -> None:
     """Whether x, as the caller gave it, has the channels that w expects; the spec judges `groups` itself."""
-    channels, per_group = x.shape[1 - w.ndim], w.shape[1]
+    channels, per_group = x[1 - len(w)], w[1]
     if is_int(groups) and groups > 0 and not channels % groups and per_group * groups != channels:
         split = "" if groups == 1 else f" in {groups} groups of {channels // groups}"
         raise ValueError(
-            f"w has {per_group} input channels but x has {channels}{split} "
-            f"(x: {x.shape}, w: {w.shape}, groups={groups})"
+            f"w has {per_group} input channels but x has {channels}{split} (x: {x}, w: {w}, groups={groups})"
         )
+
+
+@lru_cache(maxsize=4096)
+def _conv2d_layer(w: _Facts, x: _Facts, b: _Facts | None, geometry: tuple[Any, ...], types: Any) -> _Layer:
+    """What `conv2d` is asked for; `geometry` and `types` as in `_key`."""
+    return _conv_layer(w, x, b, geometry, _FILTERS, _IMAGE, conv2d_spec)
+
+
+@lru_cache(maxsize=4096)
+def _conv1d_layer(w: _Facts, x: _Facts, b: _Facts | None, geometry: tuple[Any, ...], types: Any) -> _Layer:
+    """What `conv1d` is asked for."""
+    layer = _conv_layer(w, x, b, geometry, _SIGNAL_FILTERS, _SIGNAL, conv1d_spec)
+    return layer._replace(y_shape=(*layer.y_shape[:-2], layer.y_shape[-1]))
+
+
+def _conv_layer(
+    w: _Facts,
+    x: _Facts,
+    b: _Facts | None,
+    geometry: tuple[Any, ...],
+    filters: dict[int, str],
+    inputs: dict[int, str],
+    make: Callable[..., ConvSpec],
+) -> _Layer:
+    _check("w", w, filters)
+    _check("x", x, inputs)
+    (w_shape, _), (x_shape, _) = w, x
+    _check_channels(x_shape, w_shape, geometry[-1])
+    batched = len(x_shape) == len(w_shape)
+    spec = make(x_shape if batched else (1, *x_shape), w_shape, *geometry)
+    if b is not None:
+        _check("b", b, _BIAS)
+        if b[0] != (spec.K,):
+            raise ValueError(f"b has shape {b[0]} but w has {spec.K} filters; expected ({spec.K},)")
+    return _Layer(spec, x_shape, spec.y_shape if batched else spec.y_shape[1:], spec.x_shape, spec.y_shape)
+
+
+def _image_shape(x: np.ndarray) -> tuple[int, ...]:
+    """That of images to be pooled, once they are known to be some."""
+    facts = _facts("x", x, _IMAGE)
+    _check("x", facts, _IMAGE)
+    return facts[0]
+
+
+def _pool_layer(
+    mode: str,
+    x_shape: tuple[int, ...],
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> _Layer:
+    """What pooling of images of that shape is asked for."""
+    _check_flags(ceil_mode, count_include_pad)
+    window, types = _key((kernel_size, stride, padding, dilation))
+    return _cached_pool_layer(mode, x_shape, window, bool(ceil_mode), bool(count_include_pad), types)
+
+
+@lru_cache(maxsize=4096)
+def _cached_pool_layer(
+    mode: str,
+    x_shape: tuple[int, ...],
+    window: tuple[Any, ...],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    types: Any,
+) -> _Layer:
+    kernel_size, stride, padding, dilation = window
+    batched = len(x_shape) == 4
+    full = x_shape if batched else (1, *x_shape)
+    spec = pool2d_spec(mode, full, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad)
+    return _Layer(spec, x_shape, spec.y_shape if batched else spec.y_shape[1:], spec.x_shape, spec.y_shape)
 
 
 def conv2d_spec(
@@ -526,11 +608,15 @@ def pool2d_spec(
     count_include_pad: bool = True,
 ) -> PoolSpec:
     """The geometry that `max_pool2d` ("max") and `avg_pool2d` ("avg") compute; cached."""
-    for name, flag in (("ceil_mode", ceil_mode), ("count_include_pad", count_include_pad)):
-        if not isinstance(flag, bool | np.bool_):
-            raise TypeError(f"{name} is {flag!r}; expected True or False")
+    _check_flags(ceil_mode, count_include_pad)
     geometry, types = _key((kernel_size, stride, padding, dilation))
     return _cached_pool_spec(mode, x_shape, *geometry, bool(ceil_mode), bool(count_include_pad), types)
+
+
+def _check_flags(ceil_mode: object, count_include_pad: object) -> None:
+    for name, flag in (("ceil_mode", ceil_mode), ("count_include_pad", count_include_pad)):
+        if not isinstance(flag, _FLAGS):
+            raise TypeError(f"{name} is {flag!r}; expected True or False")
 
 
 @lru_cache(maxsize=4096)

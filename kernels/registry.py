@@ -174,6 +174,11 @@ def own_backends() -> tuple[str, ...]:
     return tuple(name for name, backend in _BACKENDS.items() if not (backend.peer or backend.unavailable))
 
 
+def find_backend(name: object) -> Backend | None:
+    """The backend called `name`, or None."""
+    return _BACKENDS.get(name) if isinstance(name, str) else None
+
+
 def get_backend(name: str) -> Backend:
     """The backend called `name`. Raises ValueError with the valid names for an unknown one."""
     if not isinstance(name, str):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 from numba import prange
 
@@ -26,15 +24,16 @@ _NO_INDICES = np.empty((0, 0, 0, 0), np.int64)
 
 
 @Kernel
-def over_planes(x, begin, x_size, y, y_size, indices, address, geometry):
-    """Every plane of y, and of indices unless empty, from x, in which planes have x_size numbers."""
+def over_planes(x, y, indices, plan):
+    """Every plane of y, and of indices unless empty, from x."""
+    p = plan[0]
     size = x.itemsize
-    rows, height, columns, vectors, numbers, W, row_step, OW, left = geometry
-    for plane in prange(y.size // y_size):
+    for plane in prange(y.size // p.y_size):
         call_emitted(
-            address, x.ctypes.data + (plane * x_size + begin) * size, y.ctypes.data + plane * y_size * size,
-            indices.ctypes.data + plane * y_size * 8, rows, height, columns, vectors, numbers, W, row_step,
-            OW, left,
+            p.address, x.ctypes.data + (plane * p.x_size + p.begin) * size,
+            y.ctypes.data + plane * p.y_size * size, indices.ctypes.data + plane * p.y_size * 8,
+            p.rows.address, p.rows.rows, p.columns.address, p.columns.rows, p.numbers.address, p.width,
+            p.row_step, p.outputs, p.left,
         )  # fmt: skip
 
 
@@ -60,8 +59,7 @@ def _fits(spec: PoolSpec) -> bool:
 
 def _run(plan: Plan, x: np.ndarray, y: np.ndarray, indices: np.ndarray = _NO_INDICES) -> None:
     """y, and indices unless empty, by a plan."""
-    sizes = prod(x.shape[2:]), prod(y.shape[2:])
-    over_planes(plan.work, x, plan.begin, sizes[0], y, sizes[1], indices, plan.address, plan.geometry)
+    over_planes(plan.work, x, y, indices, plan.record)
 
 
 def max_pool_forward(spec: PoolSpec, x: np.ndarray, y: np.ndarray, indices: np.ndarray | None) -> None:
@@ -86,8 +84,9 @@ def max_pool_dx(spec: PoolSpec, dy: np.ndarray, indices: np.ndarray, dx: np.ndar
     """Each dy goes to the x that won its window. Raises ValueError for an index outside of the plane."""
     strays = np.zeros(1, np.int64)
     work = _SCATTERED * dy.size + dx.size
-    sizes = spec.OH * spec.OW, spec.H * spec.W
-    scatter_over_planes(work, dy, sizes[0], indices, dx, sizes[1], strays, maxima_dx(dy.dtype))
+    scatter_over_planes(
+        work, dy, spec.OH * spec.OW, indices, dx, spec.H * spec.W, strays, maxima_dx(dy.dtype)
+    )
     if strays[0]:
         check_positions(indices, spec)
 

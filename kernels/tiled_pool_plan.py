@@ -10,27 +10,29 @@ import numpy as np
 from kernels.axis import Axis
 from kernels.spec import PoolSpec
 from kernels.tiled_pool_emit import Mean, Taps, maxima, means, means_dx
+from kernels.tiled_record import Recorded
 from kernels.tiled_vectors import lanes
 
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
-
-Geometry = tuple[int, int, int, int, int, int, int, int, int]
-"""What the functions for a plane are given for all alike, from `rows` on: see `tiled_pool_emit`."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A pass over planes: the address of what to call for each, and with what."""
+@dataclass(frozen=True, eq=False)
+class Plan(Recorded):
+    """A pass over planes: the address of what to call for each, and with what: see `tiled_pool_emit`."""
 
     address: int
-    geometry: Geometry
     begin: int
     """The element of a plane where group 0 of the first results begins; it may lie outside."""
+    x_size: int
+    y_size: int
+    """Elements of a plane."""
+    width: int
+    row_step: int
+    outputs: int
+    left: int
     work: int
     """For `Kernel`."""
-    tables: Arrays
-    """Kept, since their addresses are in use."""
+    rows: np.ndarray
+    columns: np.ndarray
+    numbers: np.ndarray
 
 
 @lru_cache(maxsize=1024)
@@ -60,8 +62,10 @@ def means_backward(spec: PoolSpec, dtype: np.dtype) -> Plan:
     kind, factor = _factor(spec) if one_divisor(spec) else ("scaled", 1.0)
     columns = _gradient_columns(spec.cols, lanes(dtype))
     tables = _gradient_rows(spec.rows), columns, np.array([factor], dtype)
-    geometry = _geometry(tables, spec.W, spec.OW, spec.OW, 0)
-    return Plan(means_dx(taps, kind, dtype), geometry, -first, _work(spec), tables)
+    sizes = spec.OH * spec.OW, spec.H * spec.W
+    return Plan(
+        means_dx(taps, kind, dtype), -first, *sizes, spec.W, spec.OW, spec.OW, 0, _work(spec), *tables
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -109,13 +113,9 @@ def _windows(
         np.concatenate([numbers, slack]),
     )
     left = first * taps.stride
-    geometry = _geometry(tables, cols.size, rows.dilation * cols.size, cols.out, left)
-    return Plan(address, geometry, left, _work(spec), tables)
-
-
-def _geometry(tables: Arrays, W: int, row_step: int, OW: int, left: int) -> Geometry:
-    rows, columns, numbers = (table.ctypes.data for table in tables)
-    return rows, len(tables[0]), columns, len(tables[1]), numbers, W, row_step, OW, left
+    sizes = rows.size * cols.size, rows.out * cols.out
+    row_step = rows.dilation * cols.size
+    return Plan(address, left, *sizes, cols.size, row_step, cols.out, left, _work(spec), *tables)
 
 
 def _work(spec: PoolSpec) -> int:

@@ -49,14 +49,13 @@ def test_tiles_cover_every_output(spec, op, monkeypatch):
     shapes = []
     monkeypatch.setattr(tiled_plan, "tile", lambda shape, dtype: shapes.append(shape) or len(shapes) - 1)
     found = plan.__wrapped__(spec, op, FLOAT32, 2)
-    (g,) = found.geometry
     flat = in_long_rows(spec, lanes(FLOAT32))
     axes = (flat.rows, flat.cols)
     halves = [list(dx_taps(axis)) if op == "dx" else [forward_taps(axis)] for axis in axes]
     for part, (rows, cols) in zip(found.parts, product(*halves), strict=True):
         assert (part["rows"], part["first_down"], part["first_across"]) == (rows.out, rows.first, cols.first)
         covered = np.zeros((rows.out, cols.out), bool)
-        for block in range(g["blocks"]):
+        for block in range(found.blocks):
             first = min(block * part["block"], rows.out - part["block"])
             assert first - found.origins[block] >= 0
             for row, col, width, kind in found.tiles[part["tiles"] : part["end_of_tiles"]]:
@@ -66,9 +65,9 @@ def test_tiles_cover_every_output(spec, op, monkeypatch):
                 assert 0 <= col <= cols.out - width
                 covered[first + row : first + row + rows_of_tile, col : col + width] = True
         assert covered.all()
-    filters = np.zeros(g["filters"], bool)
+    filters = np.zeros(found.filters, bool)
     for first, count, *_ in found.panels:
-        assert 0 <= first <= g["filters"] - count
+        assert 0 <= first <= found.filters - count
         filters[first : first + count] = True
     assert filters.all()
 
@@ -92,11 +91,10 @@ def test_dx_of_windows_in_the_padding_is_zero():
 def test_all_threads_get_as_much(threads):
     for spec in CONVS.values():
         found = plan(spec, "forward", FLOAT32, threads)
-        tasks = spec.N * found.tasks_per_image
-        (g,) = found.geometry
-        enough = tasks % threads == 0 or tasks >= 2 * threads
-        assert enough or g["blocks"] == in_long_rows(spec, lanes(FLOAT32)).OH
-        assert g["slices"] <= len(found.panels)
+        assert found.workers == threads
+        enough = found.tasks % threads == 0 or found.tasks >= 2 * threads
+        assert enough or found.blocks == in_long_rows(spec, lanes(FLOAT32)).OH
+        assert found.slices <= len(found.panels)
 
 
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
@@ -159,8 +157,8 @@ def _shapes(spec, op):
 def test_layers_too_large_for_a_block():
     """Rows of one image that go through several blocks, and filters through several panels."""
     spec = ConvSpec(1, 300, 20, 18, 70, 3, 3, padding=1)
-    assert plan(spec, "forward", FLOAT32, 2).geometry["blocks"] > 1
-    assert tiled_dw.plan(spec, FLOAT32, 2).geometry["blocks"] > 1
+    assert plan(spec, "forward", FLOAT32, 2).blocks > 1
+    assert tiled_dw.plan(spec, FLOAT32, 2).blocks > 1
     for op in ops_of(spec):
         problem = Problem.integers(spec, op)
         assert problem.judge("tiled", problem.run("tiled")).wrong is None
@@ -190,7 +188,7 @@ def test_what_lies_in_the_workspace_does_not_matter():
         for op in ops_of(spec):
             problem = Problem.integers(spec, op)
             problem.run("tiled")  # makes it large enough
-            for name in ("work", "weights", "sums"):
+            for name in ("work", "partial sums", "shares"):
                 workspace(name, 1 << 16, FLOAT32).fill(np.nan)
             assert problem.judge("tiled", problem.run("tiled")).wrong is None
 
