@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import commands_choose, commands_compare, commands_results, commands_train, commands_trust
+from benchmarks import (
+    commands_bench,
+    commands_choose,
+    commands_compare,
+    commands_results,
+    commands_train,
+    commands_trust,
+)
 from benchmarks.blas_family import choose_blas_family
 from benchmarks.command_line import (
     RESULTS,
     Backends,
-    BatchSizes,
-    Budget,
-    Dtype,
     Ops,
     Suite,
     Threads,
@@ -37,100 +39,6 @@ app = typer.Typer(
     "`convbench bench` times them and writes a report, in some minutes. `convbench train lenet` trains a "
     "network with them. Results go to `results/`.",
 )
-BASELINE = "loops"
-
-
-def bench(
-    suite: Suite = None,
-    backends: Backends = None,
-    batch_sizes: BatchSizes = None,
-    ops: Ops = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-    budget: Budget = None,
-    out: Annotated[Path, typer.Option(help="Folder for the report.")] = RESULTS / "report",
-    baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = BASELINE,
-    aa: Annotated[
-        bool, typer.Option("--aa", help="Time a backend against itself: what differences are noise here?")
-    ] = False,
-    seconds: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="With --aa: of timing, for each case; 2.")
-    ] = None,
-) -> None:
-    """Time backends on suites with pytest-benchmark, then write the report.
-
-    The same as `pytest --benchmark-only` from the project's root, followed by `convbench report`.
-    With `--aa`, a backend takes turns with itself, and no report is written.
-    """
-    from benchmarks.options import Options
-
-    if aa:
-        return commands_trust.same(suite, backends, batch_sizes, ops, dtype, threads, budget, seconds)
-    if seconds is not None:
-        raise ValueError(f"--seconds is {seconds:g}, which is of --aa; expected --budget, or --aa with it")
-    options = Options.read(suite or (), backends, batch_sizes, ops, dtype, threads, budget)
-    options.layers()
-    if baseline not in (*options.backends, BASELINE):
-        raise ValueError(f"--baseline is {baseline!r}; expected one of {', '.join(options.backends)}")
-    commands_trust.say_in_brief(options.threads)
-    before = set(RESULTS.glob("*.json"))
-    status = subprocess.call([sys.executable, "-m", "pytest", *_pytest_arguments(options)])
-    saved = sorted(set(RESULTS.glob("*.json")) - before)
-    if not saved:
-        raise ValueError(f"no results were saved (pytest ended with exit code {status})")
-    typer.echo(f"\nresults: {saved[-1]}")
-    _report(saved[-1:], out, baseline)
-    raise typer.Exit(status)
-
-
-def _pytest_arguments(options: Any) -> list[str]:
-    import benchmarks
-
-    return [
-        str(Path(benchmarks.__file__).parent),
-        "--benchmark-only",
-        "--benchmark-quiet",
-        "-q",
-        "-rfE",
-        *("-p", "no:cacheprovider"),
-        *(word for suite in options.suites for word in ("--suite", suite)),
-        *("--backends", ",".join(options.backends)),
-        *("--batch-sizes", ",".join(map(str, options.batch_sizes))),
-        *("--ops", ",".join(options.ops)),
-        *("--dtype", options.dtype),
-        *("--threads", str(options.threads)),
-        *("--budget", str(options.budget_s)),
-    ]
-
-
-def report(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Saved results, or folders of them; the newest if not given.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the report.")] = RESULTS / "report",
-    baseline: Annotated[str, typer.Option(help="Backend that speed-ups are measured against.")] = BASELINE,
-) -> None:
-    """Turn saved results into one HTML file, with its figures and a CSV beside it."""
-    if not files:
-        newest = max(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime, default=None)
-        if newest is None:
-            raise ValueError(
-                f"no results in {RESULTS}/; expected files, or a run of `convbench bench` before"
-            )
-        files = [newest]
-    _report(files, out, baseline)
-
-
-def _report(files: list[Path], out: Path, baseline: str) -> None:
-    import reports
-
-    page = reports.write(files, out, baseline=baseline)
-    frame = reports.load(files)
-    typer.echo(reports.summary(frame, baseline))
-    warning = reports.noise_warning(frame)
-    if warning:
-        typer.echo(warning)
-    typer.echo(f"report: {page}")
 
 
 def peers(
@@ -195,11 +103,11 @@ def _by_reason(entries: list[dict[str, Any]]) -> dict[str, list[str]]:
 _COMMANDS: dict[str, Callable[..., None]] = {
     "list": commands_compare.list_backends,
     "check": commands_compare.check,
-    "bench": bench,
     "doctor": commands_trust.doctor,
+    "bench": commands_bench.bench,
     "crosscheck": commands_trust.crosscheck,
     "roofline": commands_compare.roofline,
-    "report": report,
+    "report": commands_bench.report,
     "compare": commands_results.compare,
     "history": commands_results.history,
     "peers": peers,

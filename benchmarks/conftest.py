@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,16 +14,17 @@ from benchmarks.blas_family import choose_blas_family
 
 choose_blas_family()  # before NumPy, which all of these import
 
-from benchmarks.ceiling import measure_ceiling
+from benchmarks import resume
 from benchmarks.doctor import examine, in_brief
+from benchmarks.journal import Journal
 from benchmarks.options import BATCH_SIZES, BUDGET_S, Options
-from benchmarks.probe import Probe
+from benchmarks.recording import Recording
 from benchmarks.run import Run, cases
 from kernels.machine import lesser_blas, load, machine_facts
 from kernels.threads import pinned_threads
 
 RUN = pytest.StashKey[Run]()
-PARTIAL = pytest.StashKey[Path]()
+RESULTS = Path("results")
 SMOKE_BATCH_SIZES = "2"
 SMOKE_BUDGET_S = 0.1
 """Without --benchmark-only the benchmarks are a quick test: one batch size, and nothing slow."""
@@ -53,52 +54,62 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SECONDS",
         help=f"skip cases predicted to take longer than this (default: {BUDGET_S})",
     )
+    group.addoption(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="go on with an unfinished run, with its options: the newest, or that of results/....partial",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     option = config.option
-    timed = option.benchmark_only
-    if not timed:
+    if not option.benchmark_only:
         option.batch_sizes = option.batch_sizes or SMOKE_BATCH_SIZES
         option.budget = SMOKE_BUDGET_S if option.budget is None else option.budget
-    if not (timed or option.benchmark_enable):
+    if not (option.benchmark_only or option.benchmark_enable):
         option.benchmark_disable = True
     try:
-        options = Options.read(
-            suites=option.suite,
-            backends=option.backends,
-            batch_sizes=option.batch_sizes,
-            ops=option.ops,
-            dtype=option.dtype,
-            threads=option.threads,
-            budget_s=option.budget,
-        )
-        options.layers()
+        config.stash[RUN] = _read_run(option)
     except (ValueError, TypeError) as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[RUN] = Run(options)
     option.benchmark_disable_gc = True
-    if timed and option.benchmark_storage == "file://./.benchmarks":  # pytest-benchmark's default
-        option.benchmark_storage = "file://./results"
-    if timed and not (option.benchmark_json or option.benchmark_save or option.benchmark_autosave):
-        folder = Path("results")
-        folder.mkdir(exist_ok=True)
-        # Written under another name and renamed when whole, so that a broken-off run leaves no half file.
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-        config.stash[PARTIAL] = folder / f"{stamp}.json.partial"
-        option.benchmark_json = str(config.stash[PARTIAL])
+    if option.benchmark_only and option.benchmark_storage == "file://./.benchmarks":  # the default
+        option.benchmark_storage = f"file://./{RESULTS}"
+    if option.benchmark_only:
+        config.pluginmanager.register(Recording(config, config.stash[RUN]))
+
+
+def _read_run(option: argparse.Namespace) -> Run:
+    """The run that is asked for: a new one, or one to go on with. Raises ValueError."""
+    asked = {
+        "suites": option.suite,
+        "backends": option.backends,
+        "batch_sizes": option.batch_sizes,
+        "ops": option.ops,
+        "dtype": option.dtype,
+        "threads": option.threads,
+        "budget_s": option.budget,
+    }
+    saved_elsewhere = option.benchmark_json or option.benchmark_save or option.benchmark_autosave
+    journalled = option.benchmark_only and not saved_elsewhere
+    if option.resume is None:
+        options = Options.read(**asked)
+        options.layers()
+        journal = Journal(resume.new_path(RESULTS) if journalled else None)
+    elif journalled:
+        journal = resume.find(option.resume, RESULTS)
+        options = resume.options_of(journal, asked)
+    else:
+        raise ValueError("--resume goes with --benchmark-only, and saves where the run was begun")
+    return Run(options, journal=journal, keeps_data=option.benchmark_save_data)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     if config.option.benchmark_only:
         return in_brief(examine(config.stash[RUN].options.threads))
     return lesser_blas()
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    partial = config.stash.get(PARTIAL, None)
-    if partial is not None and partial.exists():
-        partial.replace(partial.with_suffix(""))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -113,10 +124,7 @@ def run(pytestconfig: pytest.Config) -> Iterator[Run]:
     run = pytestconfig.stash[RUN]
     with pinned_threads(run.options.threads):
         if not pytestconfig.option.benchmark_disable:
-            run.probe = Probe()
-            run.probe.measure()
-            run.findings = [finding.as_dict() for finding in examine(run.options.threads)]
-            run.ceiling = measure_ceiling(run.options.dtype)
+            run.examine_machine()
         yield run
         if run.probe:
             run.probe.measure()

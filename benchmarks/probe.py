@@ -8,12 +8,12 @@ everything else. Saved times of it can only be compared as long as `SIZE` and `C
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from benchmarks.journal import Journal
 from kernels.measure import seconds_of
 
 SIZE = 128
@@ -26,15 +26,12 @@ MOST_AGE_S = 3.0
 """Before a case, a probe older than this is taken anew."""
 
 
-@dataclass
 class Probe:
-    """The probe of one run; makes its data, and begins to count the seconds, as it is made."""
+    """The probe of one run; each of its times is in the run's journal at once."""
 
-    timings: list[dict[str, float]] = field(default_factory=list)
-    """What is saved: `at_s`, seconds since the run began, and `seconds`, the median of a call."""
-
-    def __post_init__(self) -> None:
-        self._start = time.perf_counter()
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self._latest: tuple[float, float] | None = None
         rng = np.random.default_rng(0)
         self._a, self._b = (rng.standard_normal((SIZE, SIZE), dtype=np.float32) for _ in range(2))
         self._product = np.empty_like(self._a)
@@ -42,17 +39,22 @@ class Probe:
         self._target = np.zeros_like(self._source)
 
     def measure(self) -> float:
-        """Median seconds of a call, which are also noted; takes some 20 ms."""
-        at_s = time.perf_counter() - self._start
+        """Median seconds of a call; takes some 20 ms.
+
+        Noted as `at_s`, seconds since the run began, and `seconds`.
+        """
+        at_s = self.journal.seconds
         self._work()
         seconds = median(seconds_of(self._work)[0] for _ in range(CALLS))
-        self.timings.append({"at_s": at_s, "seconds": seconds})
+        self.journal.write("probe", {"at_s": at_s, "seconds": seconds})
+        self._latest = time.perf_counter(), seconds
         return seconds
 
     def recent_s(self) -> float:
         """The latest median, measured anew where it is more than `MOST_AGE_S` old."""
-        age_s = time.perf_counter() - self._start - self.timings[-1]["at_s"] if self.timings else None
-        return self.measure() if age_s is None or age_s > MOST_AGE_S else self.timings[-1]["seconds"]
+        if self._latest is None or time.perf_counter() - self._latest[0] > MOST_AGE_S:
+            return self.measure()
+        return self._latest[1]
 
     def _work(self) -> Any:
         np.matmul(self._a, self._b, out=self._product)

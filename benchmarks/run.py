@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.ceiling import Ceiling
+from benchmarks.ceiling import Ceiling, measure_ceiling
+from benchmarks.doctor import examine
 from benchmarks.inputs import make_problem
+from benchmarks.journal import Journal, key_of
 from benchmarks.options import Options
 from benchmarks.probe import Probe
 from kernels import get_backend
@@ -46,6 +48,20 @@ class Case:
     def group(self) -> str:
         """What is compared: the same work by different backends."""
         return f"{self.name} {self.op} batch {self.layer.N}"
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others of its run, and its outcome from theirs."""
+        layer = self.layer
+        return key_of(
+            {
+                "suite": self.suite,
+                "kind": layer.kind,
+                "descriptor": layer.descriptor,
+                "op": self.op,
+                "backend": self.backend,
+            }
+        )
 
     def facts(self, threads: int) -> dict[str, Any]:
         """What a saved result says of its case."""
@@ -88,23 +104,42 @@ def problem_of(layer: Spec, op: Op, dtype: str) -> Problem:
 
 @dataclass
 class Run:
-    """The state of a run; `skipped` and `failed` go into the saved file beside the times."""
+    """The state of a run. What becomes of its cases is in its journal, which recalls an earlier part."""
 
     options: Options
     calls: int = TIMED_CALLS
     """Calls that each case takes at least: what has to fit into the budget."""
+    journal: Journal = field(default_factory=Journal)
+    keeps_data: bool = False
+    """Whether entries hold every single time, beside the figures over all of them."""
     ceiling: Ceiling | None = None
     """What cases are held against; None until it is measured, and in a smoke test."""
     probe: Probe | None = None
     """What tells the machine's drift; None in a smoke test."""
-    findings: list[dict[str, Any]] = field(default_factory=list)
-    """What `convbench doctor` found before; none in a smoke test."""
-    skipped: list[dict[str, Any]] = field(default_factory=list)
-    failed: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.forecaster = Forecaster(self.options.budget_s, self.calls, make_problem)
         self.memory = Memory(min(self.options.budget_s, TRACED_S))
+        for ceiling in self.journal.all("ceiling"):
+            self.ceiling = Ceiling(**ceiling)
+        self._recall_forecasts()
+
+    def _recall_forecasts(self) -> None:
+        """What was measured or predicted before decides on larger batches, as if there had been no break."""
+        outcomes = self.journal.outcomes
+        for case in cases(self.options) if outcomes else ():
+            call_s = _call_s(outcomes.get(case.key, {}))
+            if call_s is not None:
+                self.forecaster.record(case.layer, case.op, case.backend, case.dtype, call_s)
+
+    def examine_machine(self) -> None:
+        """What the doctor finds, the first probe, and, once for the whole of the run, the ceilings."""
+        self.journal.write("findings", [finding.as_dict() for finding in examine(self.options.threads)])
+        self.probe = Probe(self.journal)
+        self.probe.measure()
+        if self.ceiling is None:
+            self.ceiling = measure_ceiling(self.options.dtype)
+            self.journal.write("ceiling", self.ceiling.as_dict())
 
     def forecast(self, case: Case) -> Forecast:
         return self.forecaster.forecast(case.layer, case.op, case.backend, case.dtype)
@@ -113,6 +148,13 @@ class Run:
         """Why a case cannot be run at all, or None."""
         unsupported = get_backend(case.backend).unsupported(case.layer, case.op, np.dtype(case.dtype))
         return unsupported or _too_large(case)
+
+    def start(self, case: Case) -> None:
+        self.journal.write("start", case.facts(self.options.threads))
+
+    def keep(self, entry: dict[str, Any]) -> None:
+        """Note a timed case, by pytest-benchmark's entry for it."""
+        self.journal.write("timed", entry)
 
     def reason_to_skip(self, case: Case) -> str | None:
         """Why a case is not run, which is also noted; None where it is."""
@@ -124,21 +166,35 @@ class Run:
             predicted_s = forecast.call_s
             reason = f"predicted {predicted_s:.2g} s a call, over the budget"
         facts = case.facts(self.options.threads)
-        self.skipped.append({**facts, "predicted_s": predicted_s, "reason": reason})
+        self.journal.write("skipped", {**facts, "predicted_s": predicted_s, "reason": reason})
         return reason
 
     def fail(self, case: Case, reason: str) -> None:
-        self.failed.append({**case.facts(self.options.threads), "predicted_s": None, "reason": reason})
+        facts = case.facts(self.options.threads)
+        self.journal.write("failed", {**facts, "predicted_s": None, "reason": reason})
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
             "options": self.options.as_dict(),
-            "findings": self.findings,
-            "skipped": self.skipped,
-            "failed": self.failed,
-            "probes": self.probe.timings if self.probe else [],
+            "cases": len(self.journal.keys),
+            "findings": self._findings(),
+            "probes": self.journal.all("probe"),
+            "skipped": self.journal.in_order("skipped"),
+            "failed": self.journal.in_order("failed"),
+            "resumed": self.journal.resumed,
         }
+
+    def _findings(self) -> list[dict[str, Any]]:
+        """What the doctor found, by the latest of the processes that took the run up."""
+        found = [finding for findings in self.journal.all("findings") for finding in findings]
+        return list({finding["check"]: finding for finding in found}.values())
+
+
+def _call_s(outcome: Mapping[str, Any]) -> float | None:
+    """Seconds of a call as far as an outcome tells."""
+    seconds: float | None = outcome["stats"]["median"] if "stats" in outcome else outcome.get("predicted_s")
+    return seconds
 
 
 def _too_large(case: Case) -> str | None:

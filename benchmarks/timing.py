@@ -12,11 +12,15 @@ from kernels.measure import rounds_for, warm_up_rounds_for
 
 
 def time_case(case: Case, run: Run, benchmark: Any) -> None:
-    """Check `case` and time it with pytest-benchmark's fixture; skip or fail it visibly."""
+    """Check `case` and time it with pytest-benchmark's fixture; skip or fail it visibly.
+
+    Each outcome is in the run's journal when this returns.
+    """
+    run.start(case)
     try:
         _time(case, run, benchmark)
-    except Exception as error:
-        run.fail(case, f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:
+        run.fail(case, f"{type(error).__name__}: {error}".removesuffix(": "))
         raise
 
 
@@ -51,3 +55,4 @@ def _time(case: Case, run: Run, benchmark: Any) -> None:
     )
     if benchmark.enabled:
         run.forecaster.record(case.layer, case.op, case.backend, case.dtype, benchmark.stats.stats.median)
+        run.keep(benchmark.stats.as_dict(include_data=run.keeps_data))

@@ -66,7 +66,7 @@ class Comparison:
     @property
     def regressed(self) -> bool:
         """Whether anything newly fails or, on a steady machine, is slower beyond the limit."""
-        return bool(len(self.failing)) or not self.unsteady and any(len(rows) for rows in self.slower)
+        return bool(len(self.failing)) or (not self.unsteady and any(len(rows) for rows in self.slower))
 
 
 def compare(base: Results, new: Results, fail_on: float = FAIL_ON) -> list[Comparison]:

@@ -59,7 +59,9 @@ def panel(ax: Axes, rows: pd.DataFrame, there: pd.DataFrame) -> None:
     for backend in tables.backends(rows):
         own, style = rows[rows["backend"] == backend].sort_values("datetime", kind="stable"), look(backend)
         x, scale = own["run"].map(place), own["corrected_s"] / own["median_s"]
-        bars = np.clip([(own["median_s"] - own["q1_s"]) * scale, (own["q3_s"] - own["median_s"]) * scale], 0, None)
+        bars = np.clip(
+            [(own["median_s"] - own["q1_s"]) * scale, (own["q3_s"] - own["median_s"]) * scale], 0, None
+        )
         if not own["corrected_s"].equals(own["median_s"]):
             ax.plot(x, own["median_s"], color=style.colour, linewidth=0.8, alpha=0.35)
         ax.errorbar(x, own["corrected_s"], yerr=bars, color=style.colour, linestyle=style.line, linewidth=1.2,

@@ -11,8 +11,6 @@ from reports import tables
 from reports.loading import Run
 from reports.wording import count, percent
 
-NOISY = 0.10
-"""A case whose interquartile range is a larger part of its median is noisy."""
 DRIFT = 0.10
 """A machine that became so much faster or slower while a run lasted has drifted."""
 
@@ -31,9 +29,9 @@ def doubts(frame: pd.DataFrame, runs: Iterable[Run]) -> list[Doubt]:
 
 
 def noisy(frame: pd.DataFrame) -> pd.DataFrame:
-    """The timed rows whose `noise`, the interquartile range over the median, is over `NOISY`."""
+    """The timed rows whose `noise`, the interquartile range over the median, is over `tables.NOISY`."""
     rows = tables.noise(frame)
-    return rows[rows["noise"] > NOISY]
+    return rows[rows["noise"] > tables.NOISY]
 
 
 def _noise(frame: pd.DataFrame) -> Iterator[Doubt]:
@@ -41,7 +39,7 @@ def _noise(frame: pd.DataFrame) -> Iterator[Doubt]:
     if found:
         yield Doubt(
             f"{found:,} of {count(timed, 'case')} ({percent(found / timed)}) are noisy: the middle half of "
-            f"their rounds spreads over more than {percent(NOISY)} of the median.",
+            f"their rounds spreads over more than {percent(tables.NOISY)} of the median.",
             "Close what else runs on the machine, and run again; do not act on small differences between "
             "these cases.",
         )

@@ -289,7 +289,7 @@ def rungs(steps: pd.DataFrame, gains: Mapping[str, str]) -> Table:
 
 
 def noisy(frame: pd.DataFrame) -> Table:
-    """The timed cases whose spread is over `trust.NOISY`, the noisiest first."""
+    """The timed cases whose spread is over `tables.NOISY`, the noisiest first."""
     found = trust.noisy(frame)
     rows: list[list[str | Cell]] = [
         [
