@@ -178,6 +178,7 @@ class Run:
             "schema": SCHEMA,
             "options": self.options.as_dict(),
             "cases": len(self.journal.keys),
+            "gains": {name: get_backend(name).gain for name in self.options.backends},
             "findings": self._findings(),
             "probes": self.journal.all("probe"),
             "skipped": self.journal.in_order("skipped"),
