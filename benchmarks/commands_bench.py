@@ -26,7 +26,7 @@ INTERRUPTED = 130
 
 def bench(
     file: Annotated[
-        Path | None, typer.Argument(help="With --resume: the unfinished run; the newest if not given.")
+        Path | None, typer.Argument(help="An unfinished run, with --resume; the newest if not given.")
     ] = None,
     suite: Suite = None,
     backends: Backends = None,
@@ -43,7 +43,7 @@ def bench(
     timeout: Annotated[
         float | None,
         typer.Option(
-            metavar="SECONDS", help="After which a case hangs, and has failed; 20 budgets and a minute."
+            metavar="SECONDS", help="Of a case, after which it has failed; 20 budgets and a minute."
         ),
     ] = None,
     aa: Annotated[
@@ -119,7 +119,7 @@ def _time(journal: Any, options: Any, timeout_s: float | None) -> int:
             typer.echo(f"unfinished: {', '.join(earlier)}; `convbench bench --resume FILE` goes on with one")
         begin(options, journal)
     status = watch(journal.path, timeout_s or time_limit(options.budget_s), typer.echo)
-    typer.echo(f"\n{kept(journal.path, 'convbench bench')}")
+    typer.echo(f"\n{kept(journal.path, 'convbench bench --resume ')}")
     return INTERRUPTED if status == pytest.ExitCode.INTERRUPTED else status
 
 

@@ -59,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         nargs="?",
         const="",
         metavar="FILE",
-        help="go on with an unfinished run, with its options: the newest, or that of results/....partial",
+        help="go on with an unfinished run, with its options: the newest, or --resume=results/....partial",
     )
 
 

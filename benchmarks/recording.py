@@ -48,9 +48,13 @@ class Recording:
         self.failed_before = list(self.journal.all("failed"))
         if self.journal.keys:
             remaining = set(self.journal.remaining)
-            finished = [item for item in items if (case := _case_of(item)) and case.key not in remaining]
-            self.config.hook.pytest_deselected(items=finished)
-            items[:] = [item for item in items if (case := _case_of(item)) is None or case.key in remaining]
+
+            def remains(item: pytest.Item) -> bool:
+                case = _case_of(item)
+                return case is None or case.key in remaining
+
+            self.config.hook.pytest_deselected(items=[item for item in items if not remains(item)])
+            items[:] = filter(remains, items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin, or go on, in the journal."""
@@ -121,13 +125,13 @@ class Recording:
             terminalreporter.write_line(f"failed before: {where}: {failed['reason']}")
         path = self.journal.path
         if path is not None and self.journal.all("session") and not self.config.option.benchmark_quiet:
-            terminalreporter.write_line(resume.kept(path, "pytest --benchmark-only"))
+            terminalreporter.write_line(resume.kept(path, "pytest --benchmark-only --resume="))
 
 
 def _case_of(item: pytest.Item) -> Case | None:
     """The case of an item, or None for other tests."""
-    case: Case | None = item.callspec.params.get("case") if hasattr(item, "callspec") else None
-    return case
+    case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+    return case if isinstance(case, Case) else None
 
 
 def _stop_in_order(config: pytest.Config) -> None:

@@ -66,14 +66,12 @@ def find(name: str | Path | None, folder: Path) -> Journal:
 
 
 def kept(path: Path, command: str) -> str:
-    """What there is of the run of a journal that has ended, and how `command` goes on with the rest of it."""
+    """What there is of the run of a journal that has ended; `command` goes on with the path after it."""
     lines = [f"results: {result_of(path)}"] if result_of(path).exists() else []
     if path.exists():
         journal = Journal.read(path)
         done, total = len(journal.outcomes), len(journal.keys)
-        lines.append(
-            f"{done:,} of {total:,} cases are finished; `{command} --resume {path}` goes on with the rest"
-        )
+        lines.append(f"{done:,} of {total:,} cases are finished; `{command}{path}` goes on with the rest")
     return "\n".join(lines) or "no case was finished: nothing is kept"
 
 

@@ -98,6 +98,8 @@ class _Watched:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process = subprocess.Popen([sys.executable, "-m", "pytest", *ARGUMENTS, f"--resume={self.path}"])
         signal.signal(signal.SIGINT, self._stop)
+        if self.stopped is not None:
+            self.process.terminate()
         waited_s, size = 0.0, 0
         while (status := self.process.poll()) is None:
             time.sleep(POLL_S)

@@ -135,9 +135,9 @@ def test_bench_says_when_blas_runs_lesser_kernels(tmp_path):
     """Before the run, which takes long; here it finds nothing to do."""
     (tmp_path / "tiny.txt").write_text(SUITE)
     (tmp_path / "told.py").write_text(
-        "import convbench, subprocess, kernels.machine\n"
+        "import convbench, benchmarks.watching, kernels.machine\n"
         "kernels.machine.lesser_family = lambda: 'Haswell'\n"
-        "subprocess.call = lambda *_: 0\n"
+        "benchmarks.watching.ARGUMENTS = ('--version',)\n"
         "convbench.main()\n"
     )
     done = subprocess.run(
@@ -148,10 +148,12 @@ def test_bench_says_when_blas_runs_lesser_kernels(tmp_path):
         text=True,
         check=False,
     )
-    (line,) = done.stdout.splitlines()
+    line = done.stdout.splitlines()[0]
     assert line.startswith("Timings may be off: OpenBLAS runs its Haswell kernels, but this CPU has AVX-512")
     assert line.endswith(". `convbench doctor` says what to do.")
-    assert "no results were saved" in done.stderr
+    assert done.returncode == 2
+    assert "no results were saved: the process ended with exit code 0 without a case under way" in done.stderr
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_roofline_shows_what_is_attainable_and_what_was_reached(tmp_path):
