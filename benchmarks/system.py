@@ -205,7 +205,9 @@ def _busy() -> tuple[float | None, tuple[Process, ...]]:
     """Busy cores while this process sleeps, and the processes that kept them so."""
     before = _process_times()
     try:
-        percent: float = psutil.cpu_percent(interval=LOOK_S)
+        idle_s, start = _idle_s(), time.perf_counter()
+        time.sleep(LOOK_S)
+        idle = (_idle_s() - idle_s) / (time.perf_counter() - start)
     except (OSError, RuntimeError):
         return None, ()
     found = [
@@ -214,8 +216,14 @@ def _busy() -> tuple[float | None, tuple[Process, ...]]:
         if pid in before
     ]
     found.sort(key=lambda each: -each.share)
-    busy = percent / 100 * (psutil.cpu_count() or 1)
+    busy = max(0.0, (psutil.cpu_count() or 1) - idle)
     return busy, tuple(each for each in found if each.share >= 0.05)
+
+
+def _idle_s() -> float:
+    """Seconds in which cores did nothing for this system: what a hypervisor takes is a matter of its own."""
+    times = psutil.cpu_times()
+    return float(sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "steal")))
 
 
 def _process_times() -> dict[int, tuple[str, float]]:

@@ -100,7 +100,7 @@ def test_a_system_without_linux_files_tells_less(fake, monkeypatch):
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: (os.cpu_count() or 1) if logical else None)
     for name in ("getloadavg", "sensors_battery"):
         monkeypatch.delattr(psutil, name, raising=False)
-    monkeypatch.setattr(psutil, "cpu_percent", _broken)
+    monkeypatch.setattr(psutil, "cpu_times", _broken)
     found = fake({})
     nothing = ("physical_cores", "quota", "boost", "boost_switch", "load", "busy", "on_battery", "virtual",
                "stolen")  # fmt: skip
@@ -136,10 +136,15 @@ def test_processes_are_named_by_what_they_computed(fake, monkeypatch):
         ]
     )  # fmt: skip
     monkeypatch.setattr(psutil, "process_iter", lambda attrs: next(looks))
-    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 30.0)
+    idle = iter([SimpleNamespace(idle=10.0, steal=3.0), SimpleNamespace(idle=10.6, iowait=0.1, steal=3.7)])
+    monkeypatch.setattr(psutil, "cpu_times", lambda: next(idle))
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 4)
+    clock = iter([100.0, 100.5])
+    monkeypatch.setattr(system.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(system, "_tick_s", lambda: 1e-9)
+    monkeypatch.setattr(system, "_product_s", lambda: (1.0,))
     found = fake({})
-    assert found.busy == pytest.approx(1.2)
+    assert found.busy == pytest.approx(4 - 1.4 / 0.5)
     assert [(each.name, each.pid) for each in found.processes] == [("busy", 2), ("some", 4)]
     assert [each.share for each in found.processes] == pytest.approx([0.9, 0.2])
 
