@@ -23,6 +23,10 @@ LOAD = 0.5
 """the load for each core that is too much: it remembers a minute, so that a run of one's own counts, too."""
 NOISY = 0.1
 """IQR/median of one product from which a machine is noisy, as it is of a case from which that is noisy."""
+LATE_S = 2e-3
+"""What a call of a loop that copies 256 KiB takes only if something is wrong, and"""
+LATE = 0.05
+"""the share of such calls from which timings are."""
 STOLEN = 0.01
 """The share of the time wanted that a hypervisor may take."""
 LEAST_AVAILABLE = 0.1
@@ -51,7 +55,7 @@ class Finding:
 
 
 def examine(threads: int) -> list[Finding]:
-    """What all checks find now, for timings on `threads` threads; takes half a second."""
+    """What all checks find now, for timings on `threads` threads; takes a second at most."""
     with pinned_threads(threads):
         return diagnose(look(threads))
 
@@ -119,6 +123,25 @@ def _cores(number: float) -> str:
 def _named(processes: tuple[Process, ...]) -> str:
     shown = [f"{each.name} (pid {each.pid}, {each.share:.0%} of a core)" for each in processes[:3]]
     return ", ".join(shown) or "programs of others, which are not shown here"
+
+
+def waiting(system: System) -> Finding:
+    """A thread that spins while it waits may keep another one from the core that it needs.
+
+    GNU OpenMP's threads spin. Linux at times leaves both of two on one core (seen on a virtual machine with
+    two): calls of 0.2 ms then took 8 ms, a slice of the scheduler, many times in a row. With
+    OMP_WAIT_POLICY=passive none did, and all took 0.33 ms.
+    """
+    if not system.loop_s:
+        return _good("waiting", "compiled loops run on one thread")
+    late = float(np.mean(np.greater(system.loop_s, LATE_S)))
+    what = f"{late:.0%} of the calls of a small compiled loop take over {duration(LATE_S)}"
+    if late <= LATE:
+        return _good("waiting", what)
+    remedy = (
+        "start Python with OMP_WAIT_POLICY=passive: calls take a little longer, but alike; or --threads 1"
+    )
+    return _warn("waiting", f"{what}: one thread spins on the core that another needs", remedy)
 
 
 def stolen(system: System) -> Finding:
@@ -265,6 +288,7 @@ def versions(system: System) -> Finding:
 CHECKS: tuple[Callable[[System], Finding], ...] = (
     blas,
     quota,
+    waiting,
     load,
     noise,
     stolen,

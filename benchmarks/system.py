@@ -1,4 +1,4 @@
-"""What the system says of itself, as far as timings depend on it: read in half a second, without rights.
+"""What the system says of itself, as far as timings depend on it: read within a second, without rights.
 
 Much of it only Linux tells. What a system does not tell is None, or empty; nothing here raises for that.
 """
@@ -13,21 +13,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
+from benchmarks.trials import loop_s, product_s, tick_s
 from kernels.machine import lesser_family, numba_facts, numpy_blas
-from kernels.measure import seconds_of
 from kernels.threads import usable_cores
 
 LOOK_S = 0.25
 """Seconds over which other processes are watched."""
-PRODUCT_SIZE = 256
-PRODUCT_CALLS = 200
-PRODUCT_S = 0.3
-"""Seconds after which a slow machine is spared the rest of the calls, but for `LEAST_CALLS`."""
-LEAST_CALLS = 20
-READINGS = 2000
 PACKAGES = ("numpy", "numba")
 _CPUS = Path("sys/devices/system/cpu")
 _SWITCHES = (_CPUS / "intel_pstate/no_turbo", _CPUS / "cpufreq/boost")
@@ -82,6 +75,8 @@ class System:
     """The least time that the clock can tell, reading it included."""
     product_s: tuple[float, ...]
     """Seconds of each call of one matrix product, warmed up."""
+    loop_s: tuple[float, ...]
+    """Seconds of each call of a small compiled loop on several threads; none on one, or without Numba."""
 
 
 def look(threads: int, root: Path = Path("/")) -> System:
@@ -110,8 +105,9 @@ def look(threads: int, root: Path = Path("/")) -> System:
         spinning=_spinning(),
         layer=(numba_facts() or {}).get("layer"),
         versions=_versions(),
-        tick_s=_tick_s(),
-        product_s=_product_s(),
+        tick_s=tick_s(),
+        product_s=product_s(),
+        loop_s=loop_s(threads),
     )
 
 
@@ -278,23 +274,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _tick_s() -> float:
-    readings = np.array([time.perf_counter() for _ in range(READINGS)])
-    steps = np.diff(readings)
-    return max(float(steps[steps > 0].min(initial=1.0)), time.get_clock_info("perf_counter").resolution)
-
-
-def _product_s() -> tuple[float, ...]:
-    """A product of fixed matrices on the pinned threads."""
-    a = np.linspace(-1, 1, PRODUCT_SIZE**2, dtype=np.float32).reshape(PRODUCT_SIZE, PRODUCT_SIZE)
-    out = np.empty_like(a)
-    times: list[float] = []
-    for number in range(LEAST_CALLS + PRODUCT_CALLS):
-        seconds, _ = seconds_of(lambda: np.matmul(a, a, out=out))
-        if number >= LEAST_CALLS:  # those before warm up
-            times.append(seconds)
-        if len(times) >= LEAST_CALLS and sum(times) > PRODUCT_S:
-            break
-    return tuple(times)

@@ -41,6 +41,7 @@ HEALTHY = System(
     versions={"numpy": "2.4.6", "numba": "0.68.1"},
     tick_s=40e-9,
     product_s=(1e-4,) * 200,
+    loop_s=(2e-5,) * 200,
 )
 NOTHING_KNOWN = replace(
     HEALTHY,
@@ -54,6 +55,7 @@ NOTHING_KNOWN = replace(
     stolen=None,
     layer=None,
     versions={},
+    loop_s=(),
 )
 NO_TURBO = "/sys/devices/system/cpu/intel_pstate/no_turbo"
 BUSY = (Process("firefox", 12, 0.85), Process("updater", 7, 0.3), Process("a", 1, 0.2), Process("b", 2, 0.1))
@@ -68,6 +70,12 @@ SICK = {
         {"quota": 2.5},
         "4 threads, but CPU time for 2.5 cores (control group)",
         "--threads 2, or a limit of 4 cores (docker run --cpus 4)",
+    ),
+    "waiting": (
+        {"loop_s": (2e-5,) * 15 + (8e-3,) * 5},
+        "25% of the calls of a small compiled loop take over 2 ms: one thread spins on the core that another "
+        "needs",
+        "start Python with OMP_WAIT_POLICY=passive: calls take a little longer, but alike; or --threads 1",
     ),
     "load": (
         {"busy": 1.35, "load": 0.3, "processes": BUSY},
@@ -174,6 +182,9 @@ def test_what_a_system_does_not_tell_is_named_so():
         ("spinning", {"threads": 1, "spinning": True}, "idle threads of BLAS do not spin"),
         ("threading", {"threads": 1, "layer": "workqueue"},
          "Numba's threads are those of its layer workqueue"),
+        ("waiting", {"loop_s": (2e-5,) * 39 + (8e-3,)},
+         "2% of the calls of a small compiled loop take over 2 ms"),
+        ("waiting", {"loop_s": ()}, "compiled loops run on one thread"),
         ("battery", {"on_battery": False}, "plugged in"),
         ("governor", {}, 'the clock governor is "performance"'),
         ("boost", {}, "boost is off"),
