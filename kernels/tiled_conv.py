@@ -47,19 +47,26 @@ def pack(w, bias, plan, memory):
 
     Of each group, filter k has its weights at o * outer_step + k * inner, `inner` of them in a row.
     """
-    p = plan[0]
-    panels = len(matrix(p.panels))
-    for job in prange(p.groups * panels * p.outer):
-        pack_panel(job // (p.outer * panels), job // p.outer % panels, job % p.outer, w, plan, memory)
-    for i in range(p.work - p.bias):
-        memory[p.bias + i] = bias[i] if i < len(bias) else 0
+    pieces, start, end = pieces_to_pack(plan), plan[0].bias, plan[0].work
+    for piece in prange(pieces):
+        pack_piece(piece, w, plan, memory)
+    for i in range(end - start):
+        memory[start + i] = bias[i] if i < len(bias) else 0
 
 
 @helper
-def pack_panel(group, number, o, w, plan, memory):
-    """One of those; whole vectors are padded with zeros."""
+def pieces_to_pack(plan):
+    """How many `pack_piece` packs."""
+    return plan[0].groups * len(matrix(plan[0].panels)) * plan[0].outer
+
+
+@helper
+def pack_piece(piece, w, plan, memory):
+    """The weights of one group, panel and o; whole vectors are padded with zeros."""
     p = plan[0]
-    panel = matrix(p.panels)[number]
+    panels = matrix(p.panels)
+    o, panel = piece % p.outer, panels[piece // p.outer % len(panels)]
+    group = piece // (p.outer * len(panels))
     size = w.itemsize
     source = group * (w.size // p.groups) + o * p.outer_step + panel[0] * p.inner
     target = group * p.packed + panel[4] + o * p.inner * panel[3]

@@ -233,21 +233,33 @@ def multiply(p, copied, turned, least, most, pixels, sums):
 @Kernel
 def gather_sums(plan, memory, dw):
     """dw (groups, filters, channels, taps) = the workers' sums, added up and turned."""
+    squares = plan[0].groups * blocks_of(plan, dw.dtype.type(0))
+    for square in prange(squares):
+        gather_square(square, plan, memory, dw)
+
+
+@helper
+def blocks_of(plan, zero):
+    """Whole vectors that a filter's weights come to, or one more."""
+    wide = lanes_of(zero)
+    return (plan[0].copy.channels * plan[0].taps + wide - 1) // wide
+
+
+@helper
+def gather_square(square, plan, memory, dw):
+    """A vector's width of weights of one group's filters."""
     p = plan[0]
     size = dw.itemsize
     zero = dw.dtype.type(0)
-    wide = lanes_of(zero)
-    rest = p.copy.channels * p.taps
-    blocks = (rest + wide - 1) // wide
-    for job in prange(p.groups * blocks):
-        group, i = job // blocks, job % blocks * wide
-        rows = min(wide, rest - i)
-        first = (group * rest + i) * p.padded
-        for begin in range(p.sums, p.workers * p.sums, p.sums):
-            for n in range(first, first + rows * p.padded):
-                memory[n] += memory[begin + n]
-        turn(zero, p.turner, memory.ctypes.data + first * size, rows, p.padded, p.filters,
-             dw.ctypes.data + (group * p.filters * rest + i) * size, rest, 0)  # fmt: skip
+    rest, wide, blocks = p.copy.channels * p.taps, lanes_of(zero), blocks_of(plan, zero)
+    group, i = square // blocks, square % blocks * wide
+    rows = min(wide, rest - i)
+    first = (group * rest + i) * p.padded
+    for begin in range(p.sums, p.workers * p.sums, p.sums):
+        for n in range(first, first + rows * p.padded):
+            memory[n] += memory[begin + n]
+    turn(zero, p.turner, memory.ctypes.data + first * size, rows, p.padded, p.filters,
+         dw.ctypes.data + (group * p.filters * rest + i) * size, rest, 0)  # fmt: skip
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:

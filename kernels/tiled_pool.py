@@ -7,7 +7,7 @@ from numba import prange
 
 from kernels import numba_pool
 from kernels.arrays import check_positions, readonly
-from kernels.jit import Kernel
+from kernels.jit import Kernel, helper
 from kernels.spec import PoolSpec
 from kernels.tiled_pool_emit import maxima_dx
 from kernels.tiled_pool_plan import Plan, forward, means_backward, one_divisor, shares
@@ -26,15 +26,20 @@ _NO_INDICES = np.empty((0, 0, 0, 0), np.int64)
 @Kernel
 def over_planes(x, y, indices, plan):
     """Every plane of y, and of indices unless empty, from x."""
+    planes = y.size // plan[0].y_size
+    for plane in prange(planes):
+        one_plane(plane, x.ctypes.data, y.ctypes.data, indices.ctypes.data, x.itemsize, plan)
+
+
+@helper
+def one_plane(plane, x, y, indices, size, plan):
+    """One of them; arrays by their addresses."""
     p = plan[0]
-    size = x.itemsize
-    for plane in prange(y.size // p.y_size):
-        call_emitted(
-            p.address, x.ctypes.data + (plane * p.x_size + p.begin) * size,
-            y.ctypes.data + plane * p.y_size * size, indices.ctypes.data + plane * p.y_size * 8,
-            p.rows.address, p.rows.rows, p.columns.address, p.columns.rows, p.numbers.address, p.width,
-            p.row_step, p.outputs, p.left,
-        )  # fmt: skip
+    call_emitted(
+        p.address, x + (plane * p.x_size + p.begin) * size, y + plane * p.y_size * size,
+        indices + plane * p.y_size * 8, p.rows.address, p.rows.rows, p.columns.address, p.columns.rows,
+        p.numbers.address, p.width, p.row_step, p.outputs, p.left,
+    )  # fmt: skip
 
 
 @Kernel
@@ -97,7 +102,7 @@ def avg_pool_dx(spec: PoolSpec, dy: np.ndarray, dx: np.ndarray) -> None:
         numba_pool.avg_pool_dx(spec, dy, dx)
         return
     if not one_divisor(spec):
-        parts = workspace("shares", dy.size, dy.dtype).reshape(dy.shape)
+        parts = workspace("shares", dy.size, dy.dtype)[: dy.size].reshape(dy.shape)
         _run(shares(spec, dy.dtype), dy, parts)
         dy = readonly(parts)
     _run(means_backward(spec, dy.dtype), dy, dx)

@@ -26,7 +26,10 @@ class Recorded:
 
     @lazy
     def record(self) -> np.ndarray:
-        """All of it, as an array of one record: (1,). It holds addresses: keep what it was made of."""
+        """All of it, as an array of one record: (1,). It holds addresses: keep what it was made of.
+
+        Numba cannot hand the record itself to what threads run: inside of a `prange`, hand on the array.
+        """
         described = [(field.name, *_described(getattr(self, field.name))) for field in fields(self)]  # type: ignore[arg-type]
         kind = _dtype(tuple((name, kind) for name, kind, _ in described))
         return readonly(np.array([tuple(value for _, _, value in described)], kind))

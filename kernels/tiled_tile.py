@@ -137,8 +137,11 @@ class _Emitter:
         ]
         added: list[ir.Value] = []
         for row in range(shape.rows):
+            numbers = self._at(s, row_step, row)
+            if len(vectors) == 1:
+                numbers = self._in_register(numbers)
             for col in range(shape.cols):
-                number = builder.load(builder.gep(self._at(s, row_step, row), [i64(col * shape.apart)]))
+                number = builder.load(builder.gep(numbers, [i64(col * shape.apart)]))
                 spread = self.vectors.spread(number)
                 for vector in vectors:
                     added.append(self.vectors.fma(spread, vector, sums[len(added)]))
@@ -225,6 +228,15 @@ class _Emitter:
 
     def _at(self, pointer: ir.Value, step: ir.Value, index: int) -> ir.Value:
         return pointer if index == 0 else self.builder.gep(pointer, [self.builder.mul(step, i64(index))])
+
+    def _in_register(self, pointer: ir.Value) -> ir.Value:
+        """The same pointer, which LLVM may not take apart again.
+
+        Where each number is multiplied once, it is read by the multiplication itself, which is one operation
+        to the CPU only if its address is a register and a constant.
+        """
+        kind = ir.FunctionType(pointer.type, [pointer.type])
+        return self.builder.asm(kind, "", "=r,0", [pointer], side_effect=False)
 
     def _phi(self, value: ir.Value, block: ir.Block) -> ir.Value:
         phi = self.builder.phi(value.type)

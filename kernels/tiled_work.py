@@ -25,7 +25,7 @@ _kept = _Kept()
 
 
 def workspace(name: str, count: int, dtype: np.dtype) -> np.ndarray:
-    """(count,) of `dtype`, its content whatever was left; the same memory at each call of this thread.
+    """`count` or more of `dtype`, their content whatever was left; at each call of this thread the same.
 
     It begins with a line of the cache: a vector that lies in two lines takes twice as long to load.
     """
@@ -34,7 +34,7 @@ def workspace(name: str, count: int, dtype: np.dtype) -> np.ndarray:
     array = _kept.arrays.get((name, dtype))
     if array is None or len(array) < count:
         array = _kept.arrays[name, dtype] = _aligned(count, dtype)
-    return array[:count]
+    return array
 
 
 @lru_cache(maxsize=4)
