@@ -104,7 +104,7 @@ def _files(
         if len(tables.timed(rows))
     ]
     _draw(parts)
-    noisy = views.noisy(frame)
+    noisy, facts = views.noisy(frame), [views.machine(run) for run in results.runs]
     page = _render(
         title=title,
         baseline=baseline,
@@ -116,10 +116,15 @@ def _files(
         skipped=views.groups(frame, "skipped"),
         failed=views.groups(frame, "failed"),
         counts=frame["status"].value_counts().to_dict(),
-        machines=[views.machine(run) for run in results.runs],
+        machines=facts,
         data=browser.data(frame, {part.anchor: part.rows for part in parts}, gains),
     )
-    files = {"noisy.csv": _csv(noisy.data), "results.csv": _csv(frame)}
+    files = {
+        "noisy.csv": _csv(noisy.data),
+        "untimed.csv": _csv(frame[frame["status"] != "timed"]),
+        "machine.csv": _csv(pd.concat([table.data for table in facts])),
+        "results.csv": _csv(frame),
+    }
     for part in parts:
         files |= {f"{table.name}{part.anchor}.csv": _csv(table.data) for table in part.tables.values()}
         for sheet in itertools.chain(*part.sheets.values()):

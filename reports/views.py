@@ -220,7 +220,7 @@ def machine(run: Run) -> Table:
         "options": run.options,
     }
     rows = [[name, _plain(value)] for name, value in known.items() if value not in (None, "", [], {}, ())]
-    data = pd.DataFrame(rows, columns=["fact", run.name])
+    data = pd.DataFrame(rows, columns=["fact", "value"]).assign(run=run.name)
     return Table(("of the run", run.name), "ll", rows, "machine", data)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import reports
-from reports import drawing, page
+from reports import drawing, page, sheets
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -57,6 +57,18 @@ def written(golden_report, tmp_path):
     return shutil.copytree(golden_report.parent, tmp_path / "out") / "index.html"
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without their figures, which take seconds, where a test is about words."""
+
+    def blank(jobs, cases):
+        return [
+            sheets.Sheet(f"blank-{number}", "", "", b"", b"<svg></svg>", 1, 1) for number in range(len(jobs))
+        ]
+
+    monkeypatch.setattr(page, "draw_all", blank)
+
+
 def words(path):
     text = " ".join(filter(None, Reader(path.read_text(encoding="utf-8")).texts))
     return text.replace("\N{MULTIPLICATION SIGN}", "x")
@@ -68,8 +80,8 @@ FIGURES = {
       for panels in ("dw-convolution", "forward-convolution", "forward-pooling")),
 }  # fmt: skip
 TABLES = {
-    "advice", "compile", "correctness", "crossings", "ladder", "memory", "noisy", "results", "speedups",
-    "speedups-mean",
+    "advice", "compile", "correctness", "crossings", "ladder", "machine", "memory", "noisy", "results",
+    "speedups", "speedups-mean", "untimed",
 }  # fmt: skip
 
 
@@ -153,6 +165,7 @@ def test_csv_holds_every_case(written):
     assert table.loc[3, "gflops"] == pytest.approx(1000)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_latest_run_is_shown(save, make, tmp_path):
     old = save("r/a.json", make.document([make.timed("a", "numba", 8, 0.5)], datetime="2025-01-02T00:00:00Z"))
     save("r/b.json", make.document([make.timed("a", "numba", 8, 0.25)], datetime="2025-01-01T00:00:00Z"))
@@ -170,6 +183,7 @@ def test_a_section_for_each_setting(save, make, tmp_path):
         assert (written.parent / name).is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_are_escaped(save, make, tmp_path):
     name = "<script>alert(1)</script>&\"'"
     written = reports.write(
@@ -193,6 +207,7 @@ def test_nothing_timed(save, make, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_machine_has_its_ceiling_and_its_advice(save, make, tmp_path):
     content = make.document([make.timed("a", "numba", 8, 0.5)])
     content["machine_info"]["convbench"] |= {"lesser_blas": "take the other kernels", "coretype": None}
@@ -205,6 +220,7 @@ def test_the_machine_has_its_ceiling_and_its_advice(save, make, tmp_path):
     assert (share["texts"], share["keys"]) == (["4.0 %"], [pytest.approx(8 * 0.0025 / 0.5)])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_facts_of_the_machine_may_be_missing_or_odd(save, make, tmp_path):
     content = make.document([make.timed("a", "numba", 8, 0.5)])
     del content["convbench"]
@@ -215,6 +231,7 @@ def test_facts_of_the_machine_may_be_missing_or_odd(save, make, tmp_path):
         assert "Machine" in words(reports.write(save("x.json", content), tmp_path / "out"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_baseline_by_name(golden_path, tmp_path):
     assert "Speed-ups over im2col" in words(reports.write(golden_path, tmp_path / "out", baseline="im2col"))
 
@@ -232,6 +249,7 @@ def test_the_ladder_of_the_layer_that_is_asked_for(golden_path, tmp_path):
         reports.write(golden_path, tmp_path / "out", layer="e")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_why_a_rewriting_is_faster_stands_in_the_file(save, make, tmp_path):
     content = make.golden()
     content["convbench"]["gains"] = {"numba": "compiled loops"}
@@ -245,6 +263,7 @@ def test_many_cases_are_drawn_by_several_processes(golden_path, tmp_path, monkey
     assert contents(alone.parent) == contents(together.parent)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_default_baseline_may_be_missing(save, make, tmp_path):
     written = reports.write(
         save("x.json", make.document([make.timed("a", "numba", 8, 0.5)])), tmp_path / "out"
