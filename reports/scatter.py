@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from reports import tables
-from reports.axes import plain, real_numbers
+from reports.axes import plain, real_numbers, ticks
 from reports.loading import MIB
 from reports.looks import INK, PALE, SMALL, look
 from reports.machines import Ceiling
@@ -72,13 +72,10 @@ def error_against_speed(ax: Axes, frame: pd.DataFrame) -> None:
     low, high = shown.min(), shown.max()
     ax.set_xscale("log")
     ax.set_xlim(low / 3, high * 3)
-    powers = range(int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1)
-    marks = [float(f"1e{power}") for power in powers if power % max(1, len(powers) // 4) == 0] or [high]
+    marks = [mark for mark in ticks(others.min(), high, 4) if mark > 3 * exact] if len(others) else []
     labels = [f"{mark:.0e}" for mark in marks]
-    if (errors == 0).any():
-        near = [number for number, mark in enumerate(marks) if mark > exact * 3]
-        marks = [exact, *(marks[number] for number in near)]
-        labels = ["none", *(labels[number] for number in near)]
+    if len(others) < len(errors):
+        marks, labels = [exact, *marks], ["none", *labels]
     ax.set_xticks(marks, labels)
     ax.minorticks_off()
     _speed_axis(ax, frame)
