@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -65,10 +66,16 @@ def _findings(runs: Iterable[Run]) -> Iterator[Doubt]:
     said = set()
     for run in runs:
         for finding in run.findings:
-            doubt = Doubt(str(finding.get("what") or ""), str(finding.get("remedy") or ""))
+            doubt = Doubt(*(_sentence(finding.get(key)) for key in ("what", "remedy")))
             if finding.get("level") == "warn" and doubt not in said:
                 said.add(doubt)
                 yield doubt
+
+
+def _sentence(words: Any) -> str:
+    """With a capital and a full stop; empty for no words."""
+    text = str(words or "").strip()
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}." if text else ""
 
 
 def spread(frame: pd.DataFrame) -> str:

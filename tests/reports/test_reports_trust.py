@@ -28,7 +28,7 @@ def test_noisy_cases(save, make):
 
 def test_findings_before_the_run_are_said_once(save, make):
     content = make.document([make.timed("a", "numba", 8, 0.5, **QUIET)])
-    warning = {"check": "load", "level": "warn", "what": "The load is 3.", "remedy": "Close something."}
+    warning = {"check": "load", "level": "warn", "what": "the load is 3.", "remedy": "close something"}
     content["convbench"]["findings"] = [
         warning, warning, {"check": "clock", "level": "good", "what": "Fine.", "remedy": None},
     ]  # fmt: skip
