@@ -14,6 +14,7 @@ or a panel does not fit, it begins earlier, and computes some outputs once more.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ class Laid(NamedTuple):
     """For each kind of tile, and each kind of panel."""
 
 
+_MOST_NUMBERS = 8
+"""Of a tile whose vectors lie along pixels."""
 Size = tuple[int, int]
 """Rows and columns of outputs in a block, of one part of the outputs."""
 Panels = list[tuple[int, int, int, int]]
@@ -44,28 +47,52 @@ def along_filters(width: int, filters: int, wide: int) -> bool:
 
 def lay_pixels(sizes: Sequence[Size], filters: int, wide: int, out_apart: int) -> tuple[Panels, list[Laid]]:
     """Vectors along the pixels of rows, numbers down the filters."""
-    # Six filters share each vector better than four do, but more of them may be computed twice.
-    numbers = min((4, 6), key=lambda each: -(-filters // each) * (each + 0.3)) if registers() > 12 else 4
-    numbers = min(numbers, filters)
+    numbers = min(
+        range(min(filters, _MOST_NUMBERS), 0, -1),
+        key=lambda each: (
+            -(-filters // each) * sum(_vectors_of_a_tile(*size, each, wide)[0] for size in sizes)
+        ),
+    )
     panels = [(min(first, filters - numbers), numbers, 0, numbers) for first in range(0, filters, numbers)]
     return panels, [_pixel_tiles(block, width, numbers, wide, out_apart) for block, width in sizes]
 
 
-def _pixel_tiles(block: int, width: int, numbers: int, wide: int, out_apart: int) -> Laid:
+def _vectors_of_a_tile(block: int, width: int, numbers: int, wide: int) -> tuple[float, int, int]:
+    """The least cost, and the rows and vectors in a row that have it."""
     vectors = -(-width // wide)
-    most = registers() // numbers
-    along = min(vectors, 4, most)
-    down = max(1, min(block, 4 // along, most // along)) if vectors == along else 1
-    spans = []
-    for first in range(0, width, along * wide):
-        count = min(along, -(-(width - first) // wide))
-        # Where there is room, the last span begins earlier, so that none of its lanes is empty.
-        spans.append((max(0, min(first, width - count * wide)), count))
-    counts = sorted({count for _, count in spans})
+    # Sums, the vectors that they are made of, and a number: all have a register.
+    most = max(1, min(registers() // numbers, (registers() + 3) // (numbers + 1)))
+    return min(
+        (
+            -(-block // down) * sum(_cost_of_pixels(numbers, down * each) for each in split(vectors, along)),
+            down,
+            along,
+        )
+        for along in range(1, min(vectors, most) + 1)
+        for down in range(1, min(block, 4, most // along) + 1 if along == vectors else 2)
+    )
+
+
+def _cost_of_pixels(numbers: int, vectors: int) -> float:
+    """What a tap of a tile takes, in multiplications: these, or half of all operations.
+
+    Two multiplications start in a cycle, of four operations. Some 13 are for the loop, as measured.
+    """
+    products = numbers * vectors
+    return max(products, (products + numbers + vectors + 13) / 2)
+
+
+def _pixel_tiles(block: int, width: int, numbers: int, wide: int, out_apart: int) -> Laid:
+    _, down, along = _vectors_of_a_tile(block, width, numbers, wide)
+    groups = split(-(-width // wide), along)
+    counts = sorted(set(groups))
+    starts = [0, *accumulate(groups)]
     tiles = [
+        # Where there is room, the last one begins earlier, so that none of its lanes is empty.
         (min(first, block - down), at, min(width - at, count * wide), counts.index(count))
         for first in range(0, block, down)
-        for at, count in spans
+        for begin, count in zip(starts, groups, strict=False)
+        for at in [max(0, min(begin * wide, width - count * wide))]
     ]
     return Laid(tiles, [[Shape(numbers, 1, down, count, out_apart=out_apart)] for count in counts])
 
