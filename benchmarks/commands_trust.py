@@ -165,19 +165,20 @@ def _show_checked(checked: list[Any], tool: str) -> None:
     """A row for each call that both tools timed."""
     from rich.table import Table
 
-    from benchmarks.crosscheck import LAYER, ROUNDS
+    from benchmarks.crosscheck import LAYER
 
-    heads = ("backend", "batch", "pytest-benchmark", tool, "ratio", "quartiles", "")
+    heads = ("backend", "batch", "pytest-benchmark", tool, "rounds", "ratio", "quartiles", "")
     table = Table(*heads, box=None, pad_edge=False)
     for each in checked:
         q1, ratio, q3 = each.quartiles
         times = [duration(seconds) for seconds in each.medians_s]
         verdict = "agree" if each.agrees else "[red]differ[/red]"
-        row = (each.backend, str(each.batch), *times, f"{ratio:.3f}", f"{q1:.3f} .. {q3:.3f}", verdict)
-        table.add_row(*row)
+        spread = f"{q1:.3f} .. {q3:.3f}"
+        rounds = str(len(each.ours_s))
+        table.add_row(each.backend, str(each.batch), *times, rounds, f"{ratio:.3f}", spread, verdict)
     console = terminal()
     console.print(table)
     console.print(
-        f"\n{LAYER.name}, forward. Medians of {ROUNDS} rounds, in which both take turns; a ratio is taken "
-        "within a round, and\nis the median over rounds."
+        f"\n{LAYER.name}, forward. Medians over rounds, in which both take turns; a ratio is taken within a "
+        "round."
     )

@@ -193,6 +193,8 @@ def save(
         for number, (a, b) in enumerate(each.pairs_s)
     ]
     here = identity()
+    with pinned_threads(options.threads):
+        machine = machine_facts({"brand_raw": here["cpu"], "flags": here["isa"].split()}, options.threads)
     left_out = [
         {"case": each.case.id, "skipped": each.skipped, "wrong": each.wrong}
         for each in found
@@ -201,7 +203,7 @@ def save(
     content = {
         "convbench_same": VERSION,
         "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine_facts({"brand_raw": here["cpu"], "flags": here["isa"].split()}, options.threads),
+        "machine": machine,
         "findings": [finding.as_dict() for finding in findings],
         "options": {**options.as_dict(), "seconds": seconds},
         "invented": asdict(Invented.of(found)) if rows else None,

@@ -55,6 +55,7 @@ def test_both_time_the_same_calls_in_turn(monkeypatch):
         order.append("call")
         time.sleep(NAP_S)
 
+    monkeypatch.setattr(module, "MOST_PASSES", 1)
     monkeypatch.setattr(module, "tool_named", lambda name: tool)
     monkeypatch.setattr(Problem, "run", run)
     (found,) = crosscheck(1, "timeit", ["im2col"], [NAP_S], rounds=2)
@@ -63,6 +64,23 @@ def test_both_time_the_same_calls_in_turn(monkeypatch):
     others = [number for number, what in enumerate(order) if what == "other"]
     # The other tool is second in the first round and first in the next: nothing of ours is between them.
     assert others[1] - others[0] == 2
+
+
+def test_where_they_differ_there_are_more_rounds(monkeypatch):
+    """By the other tool, a call takes a hundredth of its time in the first pass, then all of it."""
+    taken = []
+
+    def tool(call, call_s):
+        taken.append(1)
+        return NAP_S / 100 if len(taken) <= 2 else NAP_S
+
+    monkeypatch.setattr(module, "LIMIT", 0.5)
+    monkeypatch.setattr(module, "tool_named", lambda name: tool)
+    monkeypatch.setattr(Problem, "run", lambda self, backend: time.sleep(NAP_S))
+    (found,) = crosscheck(1, "timeit", ["im2col"], [NAP_S], rounds=2)
+    # After two of four rounds the median of the ratios is half way to 100: it takes a third pass.
+    assert len(found.ours_s) == 6
+    assert found.agrees
 
 
 def test_the_batch_grows_until_the_call_is_long_enough(monkeypatch):
@@ -102,7 +120,7 @@ def test_the_command_exits_with_1_where_they_differ(monkeypatch, found, status, 
     assert done.exit_code == status
     assert words in done.output
     assert done.output.splitlines()[0].split() == [
-        "backend", "batch", "pytest-benchmark", "timeit", "ratio", "quartiles"
+        "backend", "batch", "pytest-benchmark", "timeit", "rounds", "ratio", "quartiles"
     ]  # fmt: skip
     assert [line.split()[-1] for line in done.output.splitlines()[1:3]] == [
         "agree" if each.agrees else "differ" for each in found
