@@ -25,9 +25,9 @@ def compare(
 
     A ratio is the time in NEW over that in BASE, so that above 1 NEW is slower. The machine's drift, told by
     the probe and by what most backends have in common, is taken off. A regression is a backend, one of its
-    ops, or a single case that is slower by more than the limit, where noise does not explain it; or a case that
-    newly fails. Several runs on each side show smaller changes. Results of pytest-benchmark in other projects
-    are compared as well. Times of two machines, dtypes or numbers of threads are not.
+    ops, or a single case that is slower by more than the limit, where noise does not explain it; or a case
+    that newly fails. Several runs on each side show smaller changes. Results of pytest-benchmark in other
+    projects are compared as well. Times of two machines, dtypes or numbers of threads are not.
     """
     from kernels.files import replacing
     from reports import comparing, comparing_text

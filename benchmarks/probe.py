@@ -21,7 +21,8 @@ SIZE = 128
 COPY_BYTES = 2**18
 CALLS = 200
 """Calls of some 0.1 ms: the median of many short calls passes over the moments in which a neighbour has the
-core, as that of a case does; of a few long ones (matrices of 512 rows, 8 MiB) it varied three times as much."""
+core, as that of a case does. Of a few long ones (matrices of 512 rows, 8 MiB) it varied three times as much.
+"""
 MOST_AGE_S = 3.0
 """Before a case, a probe older than this is taken anew."""
 

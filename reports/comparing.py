@@ -2,9 +2,10 @@
 
 The ratio of a case is its time in new over that in base, so that above 1 new is slower. The machine's drift
 is taken off it (`reports.drift`), and what the ratios scatter around their backend's and op's makes the error
-of a single case (`reports.noise.fit_noise`). A backend is judged by the geometric mean over its cases,
-over all ops and for each op. All tests together keep the rate of false discoveries. Where the probes tell of a
-machine that was disturbed, or far slower in one of the runs, nothing is called a regression.
+of a single case (`reports.noise.fit_noise`). A backend is judged by the geometric mean over its cases, over
+all ops and for each op. The tests of groups, and those of cases, keep the rate of false discoveries. Where
+the probes tell of a machine that was disturbed, or far slower in one of the runs, nothing is called a
+regression.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from reports.wording import count, listing, times
 FAIL_ON = 0.1
 MOST_DRIFT = 1.5
 """Of the probe; beyond, some backends slow down by a few per cent and others tenfold."""
+FAR = 4.0
+"""Times the scale of the noise."""
 SLOWER, FASTER, TOO_FEW = "slower", "faster", "too few cases"
 _FACTS = ("cores", "memory_bytes", "caches", "python", "versions", "blas", "numba", "coretype")
+_YARDSTICK = ("blas", "coretype", "versions numpy")
 _IGNORED = ("threads",)
 """What BLAS's facts say of the moment rather than of the library."""
 
@@ -40,8 +44,8 @@ class Comparison:
     with `low` and `high`, without the machine's drift, `p`, adjusted, and `verdict`. `groups` has the same
     for each backend, over all ops (`op` is "") and for each, with `cases`, `layers` and `limits`, by how much
     it would have to change at least to be noticed. `unpaired` holds the other cases, and `failing` those of
-    them that fail in new, but did not in base. `notes` says what else differs between the runs, and `unsteady`
-    why the machine was too unsteady for a verdict, if it was.
+    them that fail in new, but did not in base. `notes` says what else differs between the runs, and
+    `unsteady` why the machine was too unsteady for a verdict, if it was.
     """
 
     setting: Any
@@ -103,37 +107,41 @@ def _by_setting(results: Results) -> Iterator[tuple[Any, Results]]:
 
 
 def _compare(setting: Any, base: Results, new: Results, fail_on: float, notes: list[str]) -> Comparison:
-    kept = {"base": _calm(base), "new": _calm(new)}
-    for side, given in (("base", base), ("new", new)):
-        left = len(given.runs) - len(kept[side].runs)
-        if left:
-            notes = [*notes, f"{count(left, 'run')} of {side} left out: the machine was disturbed"]
-    base, new = kept["base"], kept["new"]
+    for side, results in (("base", base), ("new", new)):
+        out = len(results.runs) - len(_calm(results).runs)
+        if out:
+            notes = [*notes, f"{count(out, 'run')} of {side} left out: the machine was disturbed"]
+    base, new = _calm(base), _calm(new)
     pairs = pair(base.frame, new.frame)
     both = pairs["base_status"].eq("timed") & pairs["new_status"].eq("timed")
     cases, unpaired = pairs[both].reset_index(drop=True), pairs[~both].reset_index(drop=True)
     if (pairs["base_status"].eq("missing") | pairs["new_status"].eq("missing")).all():
         raise ValueError(f"base and new have no case in common ({describe(setting)}); expected some")
     fails = unpaired["new_status"].eq("failed") & unpaired["base_status"].ne("failed")
-    noise = fit_noise(_residuals(cases))
-    notes = [*notes, *_differences(base.runs, new.runs)]
-    drift = find_drift(cases, base.runs, new.runs, noise)
-    groups, cases = _groups(cases, drift, noise), _judged(cases, drift, noise)
-    p = adjusted(pd.concat([groups["p"], cases["p"]]))
-    groups, cases = groups.assign(p=p[: len(groups)]), cases.assign(p=p[len(groups) :])
+    residuals = _residuals(cases)
+    noise = fit_noise(residuals.dropna().to_numpy())
+    differences = list(_differences(base.runs, new.runs))
+    if any(words.startswith(_YARDSTICK) for words in differences):
+        differences.append("the probe is left out: BLAS, which it uses, is another one")
+        drift = find_drift(cases, (), (), noise)
+    else:
+        drift = find_drift(cases, base.runs, new.runs, noise)
+    groups, cases = _groups(cases, drift, noise), _judged(cases, drift, noise, residuals)
+    groups, cases = (rows.assign(p=adjusted(rows["p"])) for rows in (groups, cases))
     return Comparison(
         setting, fail_on, drift, noise,
         cases.assign(verdict=_verdicts(cases, fail_on)), groups.assign(verdict=_verdicts(groups, fail_on)),
-        unpaired, unpaired[fails], tuple(notes), tuple(_unsteady(drift, base.runs, new.runs)),
+        unpaired, unpaired[fails], (*notes, *differences), tuple(_unsteady(drift, base.runs, new.runs)),
     )  # fmt: skip
 
 
 def _calm(results: Results) -> Results:
-    """The runs that were not disturbed; all of them if each one was."""
+    """Without the times of disturbed runs, unless there are no others."""
     runs = tuple(run for run in results.runs if not disturbed(run))
     if not runs:
         return results
-    return Results(results.frame[results.frame["run"].isin([run.name for run in runs])], runs)
+    frame = results.frame
+    return Results(frame[frame["run"].isin([run.name for run in runs]) | frame["status"].ne("timed")], runs)
 
 
 def _unsteady(drift: Drift, base: tuple[Run, ...], new: tuple[Run, ...]) -> Iterator[str]:
@@ -145,25 +153,25 @@ def _unsteady(drift: Drift, base: tuple[Run, ...], new: tuple[Run, ...]) -> Iter
         yield f"the machine was {times(ratio)} as slow during {side}"
 
 
-def _residuals(cases: pd.DataFrame) -> np.ndarray:
-    """How far ratios are from the middle one of their backend and op.
+def _residuals(cases: pd.DataFrame) -> pd.Series:
+    """How far each logarithm is from the middle one of its backend and op; NaN in groups that are too small.
 
     Of n values, one is about the middle by definition: the others stand for it.
     """
-    found = [np.empty(0)]
-    for _, logs in cases["log"].groupby([cases["backend"], cases["op"]]):
-        if len(logs) >= LEAST_GROUP:
-            found.append((logs - logs.median()).to_numpy() * np.sqrt(len(logs) / (len(logs) - 1)))
-    return np.concatenate(found)
+    groups = cases.groupby(["backend", "op"])["log"]
+    size = groups.transform("size").where(lambda number: number >= LEAST_GROUP)
+    return (cases["log"] - groups.transform("median")) * (size / (size - 1)) ** 0.5
 
 
-def _judged(cases: pd.DataFrame, drift: Drift, noise: Noise) -> pd.DataFrame:
-    estimates = [
-        Estimate(log, float(np.hypot(noise.scale, error)), noise.freedom).shifted(
-            drift.log, drift.error, drift.uneven
-        )
-        for log, error in zip(cases["log"], cases["error"], strict=True)
-    ]
+def _judged(cases: pd.DataFrame, drift: Drift, noise: Noise, residuals: pd.Series) -> pd.DataFrame:
+    """Each case by itself; one that is far off, by the noise of the others, which it is not to explain."""
+    estimates = []
+    for place, log, error in zip(cases.index, cases["log"], cases["error"], strict=True):
+        own = noise
+        if abs(residuals[place]) > FAR * noise.scale:
+            own = fit_noise(residuals.drop(place).dropna().to_numpy())
+        case = Estimate(log, float(np.hypot(own.scale, error)), own.freedom)
+        estimates.append(case.shifted(drift.log, drift.error, drift.uneven))
     return cases.assign(**_columns(estimates))
 
 

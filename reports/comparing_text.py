@@ -25,8 +25,8 @@ class Sheet:
     """A table of texts; where it is `folded`, it may be long."""
 
     title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
     folded: bool = False
 
 
@@ -74,28 +74,28 @@ def drift(comparison: Comparison) -> str:
 def sheets(comparison: Comparison) -> Iterator[Sheet]:
     """Backends; single cases, the largest changes first; and what is in one side only, or failed."""
     interval = f"{LEVEL:.0%} interval"
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (row.backend, row.op or "all", f"{row.cases}", f"{row.layers}", *_numbers(row), row.verdict)
         for row in tables.records(comparison.groups)
         if row.backend
     ]
-    header = ("backend", "op", "cases", "layers", "new / base", interval, "p", "verdict")
     if rows:
-        yield Sheet("By backend (geometric means)", header, rows)
+        columns = ("backend", "op", "cases", "layers", "new / base", interval, "p", "verdict")
+        yield Sheet("By backend (geometric means)", columns, rows)
     order = np.log(comparison.cases["ratio"]).abs().sort_values(ascending=False, kind="stable").index
     rows = [
         (*_case(row), seconds(row.base_s), seconds(row.new_s), *_numbers(row), row.verdict)
         for row in tables.records(comparison.cases.loc[order])
     ]
-    header = ("case", "backend", "op", "batch", "base", "new", "new / base", interval, "p", "verdict")
-    yield Sheet("By case, the largest changes first", header, rows, folded=True)
+    case = ("case", "backend", "op", "batch")
+    figures = ("base", "new", "new / base", interval, "p", "verdict")
+    yield Sheet("By case, the largest changes first", (*case, *figures), rows, folded=True)
     rows = [
         (*_case(row), row.base_status, row.new_status, row.new_reason or row.base_reason)
         for row in tables.records(comparison.unpaired)
     ]
     if rows:
-        header = ("case", "backend", "op", "batch", "in base", "in new", "reason")
-        yield Sheet("Not compared", header, rows, folded=True)
+        yield Sheet("Not compared", (*case, "in base", "in new", "reason"), rows, folded=True)
 
 
 def markdown(comparisons: Sequence[Comparison]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from reports.loading import Run
-from reports.noise import Estimate, Noise, median_error, spread, typical
+from reports.noise import MEDIAN_ERROR, Estimate, Noise, median_error, spread, typical
 
 LEAST_UNITS = 3
 """Backends of which a minority may change without being taken for the machine."""
@@ -48,7 +49,8 @@ def find_drift(pairs: pd.DataFrame, base: Iterable[Run], new: Iterable[Run], noi
     """The drift between two sides, of pairs with times, and of the probes of both sides' runs."""
     probe = _probe_drift(_probes(base), _probes(new))
     felt = _felt(probe) if probe else None
-    common, uneven = _common(pairs, noise), _uneven(pairs, noise, probe)
+    uneven = _uneven(pairs, noise, probe)
+    common = _common(pairs, noise, uneven)
     if common and (felt is None or _agree(felt, common)):
         return Drift(common.log, common.error, "cases", probe, uneven)
     if felt:
@@ -88,21 +90,29 @@ def _felt(probe: Estimate) -> Estimate:
     return Estimate(probe.log / 2, float(error), probe.freedom)
 
 
-def _common(pairs: pd.DataFrame, noise: Noise) -> Estimate | None:
+def _common(pairs: pd.DataFrame, noise: Noise, uneven: float) -> Estimate | None:
     """The median over backends of their typical changes; of other projects' benchmarks, over benchmarks."""
     units = pairs["backend"].where(pairs["backend"] != "", pairs["layer"])
-    logs = np.array([typical(rows, noise).log for _, rows in pairs.groupby(units)])
-    if len(logs) < LEAST_UNITS:
+    found = [typical(rows, noise) for _, rows in pairs.groupby(units)]
+    if len(found) < LEAST_UNITS:
         return None
-    return Estimate(float(np.median(logs)), median_error(logs), len(logs) - 1.0)
+    error = math.sqrt((sum(each.error**2 for each in found) / len(found) + uneven**2) / len(found))
+    return Estimate(float(np.median([each.log for each in found])), MEDIAN_ERROR * error, noise.count)
 
 
 def _uneven(pairs: pd.DataFrame, noise: Noise, probe: Estimate | None) -> float:
-    """As much as the probe allows (`_felt`), or as the ops of backends scatter more than their cases explain."""
-    least = UNEVEN_UNPROBED if probe is None else max(UNEVEN, abs(probe.log) / np.sqrt(12))
-    groups = [typical(rows, noise) for _, rows in pairs.groupby(["backend", "op"])]
-    if len(groups) < LEAST_GROUPS:
-        return float(least)
-    between = spread(np.array([group.log for group in groups])) ** 2
-    within = np.mean([group.error**2 for group in groups])
-    return float(max(least, np.sqrt(max(between - within, 0.0))))
+    """As much as the probe allows (`_felt`), or as a backend's ops differ by more than their cases explain.
+
+    A change of a whole backend, which is to be found, does not part its ops.
+    """
+    least = UNEVEN_UNPROBED if probe is None else max(UNEVEN, abs(probe.log) / math.sqrt(12))
+    apart, within = [], []
+    for _, rows in pairs.groupby("backend"):
+        ops = [typical(own, noise) for _, own in rows.groupby("op")]
+        middle = np.mean([op.log for op in ops])
+        if len(ops) > 1:
+            apart += [(op.log - middle) * math.sqrt(len(ops) / (len(ops) - 1)) for op in ops]
+            within += [op.error**2 for op in ops]
+    if len(apart) < LEAST_GROUPS:
+        return least
+    return max(least, math.sqrt(max(spread(np.array(apart)) ** 2 - sum(within) / len(within), 0.0)))

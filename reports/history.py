@@ -34,11 +34,11 @@ class History:
 def history_of(results: Results) -> pd.DataFrame:
     """The timed rows of all runs, the oldest first, with names of layers as in `tables.latest`.
 
-    Adds `commit` (its first seven digits, with a + where there were changes, or ""), `probe_ratio`, the median
-    of the run's probes over the middle one of the machine's runs, `disturbed`, whether the probes tell of
-    something else that had the machine, and `corrected_s`: `median_s` without half of the probe's drift, as a
-    case feels anything between none and all of it (`reports.drift`). Where a run has no probes, `probe_ratio`
-    is NaN and nothing is corrected.
+    Adds `commit` (its first seven digits, with a + where there were changes, or ""), `probe_ratio`, the
+    median of the run's probes over the middle one of the machine's runs, `disturbed`, whether the probes tell
+    of something else that had the machine, and `corrected_s`: `median_s` without half of the probe's drift,
+    as a case feels anything between none and all of it (`reports.drift`). Where a run has no probes,
+    `probe_ratio` is NaN and nothing is corrected.
     """
     facts = pd.DataFrame([_facts(run) for run in results.runs])
     rows = tables.timed(results.frame).merge(facts, on="run", how="left")
@@ -79,11 +79,12 @@ def changes(rows: pd.DataFrame) -> pd.DataFrame:
     )
     found = found[found["first"] != found["last"]].reset_index()
     found = found.assign(ratio=found["last_s"] / found["first_s"])
-    return found.sort_values("ratio", key=lambda each: -np.log(each).abs(), kind="stable", ignore_index=True)
+    order = np.log(found["ratio"]).abs().sort_values(ascending=False, kind="stable").index
+    return pd.DataFrame(found.loc[order]).reset_index(drop=True)
 
 
 def summary(rows: pd.DataFrame) -> str:
-    """For each setting: its runs, and the cases that have changed most between their first run and their last."""
+    """For each setting: its runs, and the cases that have changed most between their first run and last."""
     lines = []
     for setting, own in tables.settings(rows):
         there = runs(own)
@@ -104,7 +105,7 @@ def _facts(run: Run) -> dict[str, object]:
     commit = str(run.commit.get("id") or "")[:7]
     return {
         "run": run.name,
-        "commit": f"{commit}+" if commit and run.commit.get("dirty") else commit,
+        "commit": commit + "+" if commit and run.commit.get("dirty") else commit,
         "disturbed": disturbed(run),
         "run_probe_s": float(np.median(probes)) if probes else np.nan,
     }

@@ -30,15 +30,16 @@ def draw(found: History) -> Figure:
     width = max(len(ops) * _PANEL[0] + 0.4, 5.0)
     figure = Figure((width, len(layers) * _PANEL[1] + 1.9), layout="constrained")
     axes = figure.subplots(len(layers), len(ops), squeeze=False, sharex=True)
-    for line, layer in enumerate(layers):
-        for column, op in enumerate(ops):
-            ax = axes[line, column]
-            part = rows[(rows["layer"] == layer) & (rows["op"] == op)]
+    for column, op in enumerate(ops):
+        for line, layer in enumerate(layers):
+            ax, part = axes[line, column], rows[(rows["layer"] == layer) & (rows["op"] == op)]
+            if part.empty:
+                ax.set_axis_off()
+                continue
             panel(ax, part, there)
-            title = "\n".join(textwrap.wrap(layer, _NAME * 3 // len(ops) if len(ops) > 1 else 90))
+            lowest, title = ax, "\n".join(textwrap.wrap(layer, _NAME if len(ops) > 1 else 2 * _NAME))
             ax.set_title(f"{title}\n{OP_NAMES.get(op, op)}".strip(), fontsize=MEDIUM, color=INK)
-    for ax in axes[-1]:
-        _label_runs(ax, there)
+        _label_runs(lowest, there)
     figure.suptitle(
         f"{found.title}\nmedian and quartiles, without half of the probe's drift; pale: as measured; "
         "hollow: disturbed",
@@ -66,14 +67,11 @@ def panel(ax: Axes, rows: pd.DataFrame, there: pd.DataFrame) -> None:
             ax.plot(x, own["median_s"], color=style.colour, linewidth=0.8, alpha=0.35)
         ax.errorbar(x, own["corrected_s"], yerr=bars, color=style.colour, linestyle=style.line, linewidth=1.2,
                     elinewidth=0.9, capsize=2)  # fmt: skip
-        for flag, fill in ((False, style.colour), (True, "white")):
+        for flag, fill, edge in ((False, style.colour, INK), (True, "white", style.colour)):
             some = own["disturbed"] == flag
-            ax.plot(x[some], own.loc[some, "corrected_s"], linestyle="none", marker=style.marker, markersize=4.5,
-                    color=fill, markeredgecolor=style.colour if flag else INK, markeredgewidth=0.5)  # fmt: skip
+            ax.plot(x[some], own.loc[some, "corrected_s"], linestyle="none", marker=style.marker,
+                    markersize=4.5, color=fill, markeredgecolor=edge, markeredgewidth=0.5)  # fmt: skip
     _plain(ax)
-    if rows.empty:
-        ax.set_axis_off()
-        return
     low, high = rows[["q1_s", "corrected_s"]].min().min(), rows[["q3_s", "corrected_s"]].max().max()
     ax.set_yscale("log")
     ax.set_ylim(low / 1.15, high * 1.15)
@@ -89,6 +87,7 @@ def _label_runs(ax: Axes, there: pd.DataFrame) -> None:
     labels = [f"{row.datetime:%Y-%m-%d %H:%M} {row.commit}".strip() for row in tables.records(shown)]
     ax.set_xticks(range(0, len(there), step), labels, rotation=45, ha="right", fontsize=SMALL)
     ax.set_xlim(-0.5, len(there) - 0.5)
+    ax.tick_params(labelbottom=True)
 
 
 def _plain(ax: Axes) -> None:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
 LEVEL = 0.95
 """Of confidence, of all intervals; 1 - LEVEL is the rate of false discoveries."""
 LEAST_GROUP = 3
 """Cases of which the scatter around their middle can be told."""
-_STEPS = 50
+_STEPS = 40
 LEAST_RESIDUALS = 10
 LEAST_SCALE = 0.01
 """Two builds of the same code differ by that much: the layout of code and memory alone does it (T. Mytkowicz
@@ -28,7 +28,7 @@ et al., "Producing wrong data without doing anything obviously wrong!", ASPLOS 2
 _FREEDOMS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 _MAD = 1.4826
 """The standard deviation over the median absolute deviation, of normal numbers."""
-_MEDIAN = math.sqrt(math.pi / 2)
+MEDIAN_ERROR = math.sqrt(math.pi / 2)
 """The standard error of a median over that of a mean, of normal numbers."""
 
 
@@ -77,12 +77,12 @@ def burst_error(median: pd.Series, iqr: pd.Series, rounds: pd.Series) -> pd.Seri
     That is 1.25 IQR / (1.35 sqrt(n)) of the median (R. McGill, J. W. Tukey, W. A. Larsen, "Variations of box
     plots", The American Statistician 32, 1978). Rounds of one burst are alike, so it is a lower bound.
     """
-    return _MEDIAN * iqr / (2 * stats.norm.ppf(0.75)) / median / np.sqrt(rounds)
+    return iqr / median / rounds**0.5 * (MEDIAN_ERROR / (2 * float(stats.norm.ppf(0.75))))
 
 
 def median_error(values: Sequence[float] | np.ndarray) -> float:
     """The standard error of the median of `values`, from their median absolute deviation."""
-    return _MEDIAN * spread(np.asarray(values, float)) / math.sqrt(len(values))
+    return MEDIAN_ERROR * spread(np.asarray(values, float)) / math.sqrt(len(values))
 
 
 def typical(cases: pd.DataFrame, noise: Noise) -> Estimate:
@@ -98,7 +98,7 @@ def typical(cases: pd.DataFrame, noise: Noise) -> Estimate:
     centre = float(np.median(logs))
     for _ in range(_STEPS):
         weights = (f + 1) / (f + (logs - centre) ** 2 / variances) / variances
-        centre = float(np.average(logs, weights=weights))
+        centre = float((logs * weights).sum() / weights.sum())
     information = (f + 1) / (f + 3) * (1 / variances).sum()
     return Estimate(centre, float(1 / np.sqrt(information)), noise.count)
 
@@ -111,19 +111,15 @@ def fit_noise(residuals: np.ndarray) -> Noise:
     """
     if len(residuals) < LEAST_RESIDUALS:
         return ASSUMED
-    floored = np.hypot(residuals, LEAST_SCALE / 10)  # a likelihood has no maximum where many are exactly 0
-    scales = {freedom: _scale(floored, freedom) for freedom in _FREEDOMS}
-    freedom = max(scales, key=lambda each: stats.t.logpdf(floored, each, scale=scales[each]).sum())
-    return Noise(max(scales[freedom], LEAST_SCALE), freedom, len(residuals))
-
-
-def _scale(residuals: np.ndarray, freedom: float) -> float:
-    """The most likely scale: the fixed point of s² = mean((f + 1) r² / (f + r² / s²)), by iteration (EM)."""
-    squares = residuals**2
-    variance = float(np.median(squares))
-    for _ in range(_STEPS):
-        variance = float(np.mean((freedom + 1) * squares / (freedom + squares / variance)))
-    return math.sqrt(variance)
+    f = np.array(_FREEDOMS)[:, None]
+    squares = residuals**2 + LEAST_SCALE**2 / 4  # a likelihood has no maximum where many are exactly 0
+    variances = np.full_like(f, np.median(squares))
+    for _ in range(_STEPS):  # EM: the fixed point of s² = mean((f + 1) r² / (f + r² / s²))
+        variances = ((f + 1) * squares / (f + squares / variances)).mean(axis=1, keepdims=True)
+    constants = special.gammaln((f + 1) / 2) - special.gammaln(f / 2) - np.log(f * variances) / 2
+    likelihoods = (constants - (f + 1) / 2 * np.log1p(squares / variances / f)).sum(axis=1)
+    best = int(np.argmax(likelihoods))
+    return Noise(max(float(variances[best, 0] ** 0.5), LEAST_SCALE), _FREEDOMS[best], len(residuals))
 
 
 def adjusted(p: pd.Series) -> np.ndarray:

@@ -49,7 +49,7 @@ def _side(frame: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(level=rows["log"] - _run_levels(rows))
     by_case = rows.groupby(tables.CASE, sort=False)
     count = by_case.size()
-    bursts = by_case["burst"].median() / np.sqrt(count)
+    bursts = by_case["burst"].median() / count**0.5
     scatter = by_case["level"].agg(_scatter)
     times = pd.DataFrame(
         {"s": np.exp(by_case["log"].median()), "error": np.fmax(bursts, scatter), "runs": count}
@@ -64,4 +64,4 @@ def _run_levels(rows: pd.DataFrame) -> pd.Series:
 
 
 def _scatter(levels: pd.Series) -> float:
-    return median_error(levels) if len(levels) >= _LEAST_RUNS else math.nan
+    return median_error(levels.to_numpy()) if len(levels) >= _LEAST_RUNS else math.nan

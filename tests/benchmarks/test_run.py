@@ -94,13 +94,24 @@ def test_every_case_is_timed_or_skipped(saved):
 def test_results_carry_what_a_report_needs(saved):
     for entry in saved["benchmarks"]:
         info = entry["extra_info"]
-        assert set(info) == FACTS | {"peak_bytes", "error", "compile_s", "fingerprint", "attainable_s"}
+        assert set(info) == FACTS | {
+            "peak_bytes", "error", "compile_s", "fingerprint", "attainable_s", "probe_s"
+        }  # fmt: skip
         assert 0 <= info["error"] < 1e-5
         assert info["flops"] > 0
         assert (info["compile_s"] is None) == (info["backend"] != "numba")
         assert entry["stats"]["median"] > 0
         assert "data" not in entry["stats"]
         assert entry["group"] == f"{info['layer']} {info['op']} batch {info['batch']}"
+
+
+def test_probes_are_saved_from_the_start_to_the_end(saved):
+    probes = saved["convbench"]["probes"]
+    assert len(probes) >= 2
+    assert [probe["at_s"] for probe in probes] == sorted(probe["at_s"] for probe in probes)
+    assert {entry["extra_info"]["probe_s"] for entry in saved["benchmarks"]} <= {
+        probe["seconds"] for probe in probes
+    }
 
 
 def test_the_ceiling_is_saved_and_cases_are_held_against_it(saved):

@@ -268,12 +268,7 @@ def test_foreign_benchmarks_as_far_as_they_go(save, make):
 
 
 def test_a_file_of_foreign_benchmarks_alone(save, make):
-    foreign = {
-        "name": "test_x",
-        "params": None,
-        "extra_info": {},
-        "stats": make.timed("", "", 1, 2.0)["stats"],
-    }
+    foreign = make.timed("", "", 1, 2.0) | {"name": "test_x", "params": None, "extra_info": {}}
     content = make.document([foreign])
     del content["convbench"]
     path = save("x.json", content)
