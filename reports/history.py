@@ -54,7 +54,7 @@ def histories(rows: pd.DataFrame) -> Iterator[History]:
     """What `history_of` returns, by setting and batch size."""
     for setting, own in tables.settings(rows):
         for batch, part in own.groupby("batch"):
-            size = f"batch {batch}" if batch else ""
+            size = f"batch {batch!s}" if batch else ""
             title = ", ".join(filter(None, [describe(setting), size]))
             yield History(title, re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), part)
 

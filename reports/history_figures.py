@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports import history, tables
-from reports.figures import GRID, INK, MEDIUM, PALE, SMALL, legend_handles, look, ticks
+from reports.axes import ticks
 from reports.history import History
+from reports.looks import GRID, INK, MEDIUM, PALE, SMALL, legend_handles, look
 from reports.wording import OP_NAMES, seconds
 
 _PANEL = (3.3, 1.7)  # inches

@@ -216,7 +216,7 @@ def relative(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def copy_factor(frame: pd.DataFrame) -> float:
-    """The window matrix of im2col over the arrays of the call, in the median over the convolutions, if any."""
+    """The window matrix of im2col over the arrays of the call, in the median over convolutions, if any."""
     convolutions = frame[frame["family"] == "convolution"]
     layers = (convolutions if len(convolutions) else frame).drop_duplicates("layer")
     return float((layers["im2col_mib"] / layers["least_mib"]).median())
