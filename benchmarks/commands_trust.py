@@ -14,13 +14,15 @@ AA_RESULTS = RESULTS / "aa"
 AA_BATCH_SIZES = "1,32"
 
 
-def say_in_brief(threads: int) -> None:
-    """Say in a line what the doctor warns of, if anything."""
+def say_in_brief(threads: int) -> list[Any]:
+    """Say in a line what the doctor warns of, if anything; returns all that it found."""
     from benchmarks.doctor import examine, in_brief
 
-    brief = in_brief(examine(threads))
+    findings = examine(threads)
+    brief = in_brief(findings)
     if brief:
         typer.echo(brief)
+    return findings
 
 
 def doctor(
@@ -64,7 +66,6 @@ def same(
 
     Takes the backend that `auto` falls back to, and two batch sizes, unless others are asked for.
     """
-    from benchmarks.doctor import examine
     from benchmarks.options import Options
     from benchmarks.run import cases
     from benchmarks.same import SECONDS, Invented, measure_same, save
@@ -77,8 +78,7 @@ def same(
     if not seconds > 0:
         raise ValueError(f"--seconds is {seconds:g}; expected more than 0")
     planned = list(cases(options))
-    say_in_brief(options.threads)
-    findings = examine(options.threads)
+    findings = say_in_brief(options.threads)
     found = []
     with progress_bar("case") as on_progress:
         for number, each in enumerate(measure_same(options, seconds), 1):
