@@ -111,7 +111,7 @@ def _time(journal: Any, options: Any, timeout_s: float | None) -> int:
     import pytest
 
     from benchmarks.resume import begin, kept, unfinished
-    from benchmarks.watching import time_limit, watch
+    from benchmarks.watching import RESUME, time_limit, watch
 
     if not journal.all("begin"):
         earlier = [str(each.path) for each in unfinished(RESULTS)]
@@ -119,7 +119,7 @@ def _time(journal: Any, options: Any, timeout_s: float | None) -> int:
             typer.echo(f"unfinished: {', '.join(earlier)}; `convbench bench --resume FILE` goes on with one")
         begin(options, journal)
     status = watch(journal.path, timeout_s or time_limit(options.budget_s), typer.echo)
-    typer.echo(f"\n{kept(journal.path, 'convbench bench --resume ')}")
+    typer.echo(f"\n{kept(journal.path, RESUME)}")
     return INTERRUPTED if status == pytest.ExitCode.INTERRUPTED else status
 
 

@@ -14,7 +14,10 @@ import pytest
 
 from benchmarks.journal import Journal
 from benchmarks.recording import SIGNALS
+from benchmarks.resume import kept
 
+RESUME = "convbench bench --resume "
+"""What goes on with the run of the journal whose path comes after it."""
 POLL_S = 0.2
 ONCE_S = 1.0
 """Signals within this time count once: `timeout` sends one to the process, and one to its group."""
@@ -47,19 +50,23 @@ def watch(path: Path, limit_s: float, say: Callable[[str], None]) -> int:
             journal = Journal.read(path) if path.exists() else None
             if journal is None or journal.ended:
                 return status if status >= 0 else int(pytest.ExitCode.TESTS_FAILED)
-            if watched.stopped is not None:
-                journal.write("end")
-                return int(pytest.ExitCode.INTERRUPTED)
-            if journal.under_way is None:
-                if not journal.all("session"):
-                    path.unlink()
-                raise ValueError(f"no results were saved: {death(status)} without a case under way")
-            reason = watched.overrun or death(status)
-            facts = journal.under_way
-            journal.fail_case_under_way(reason)
-            say(
-                f"{facts['layer']} {facts['op']} batch {facts['batch']}, {facts['backend']}, failed: {reason}"
-            )
+            if watched.stopped is None and journal.under_way is not None:
+                say(_fail(journal, watched.overrun or death(status)))
+                continue
+            journal.write("end")
+            if not journal.outcomes:
+                path.unlink()
+            if watched.stopped is None:
+                raise ValueError(f"{death(status)} without a case under way; {kept(path, RESUME)}")
+            return int(pytest.ExitCode.INTERRUPTED)
+
+
+def _fail(journal: Journal, reason: str) -> str:
+    """Note that the case under way failed, and say so."""
+    facts = journal.under_way
+    assert facts is not None
+    journal.fail_case_under_way(reason)
+    return f"{facts['layer']} {facts['op']} batch {facts['batch']}, {facts['backend']}, failed: {reason}"
 
 
 def death(status: int) -> str:

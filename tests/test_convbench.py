@@ -152,7 +152,10 @@ def test_bench_says_when_blas_runs_lesser_kernels(tmp_path):
     assert line.startswith("Timings may be off: OpenBLAS runs its Haswell kernels, but this CPU has AVX-512")
     assert line.endswith(". `convbench doctor` says what to do.")
     assert done.returncode == 2
-    assert "no results were saved: the process ended with exit code 0 without a case under way" in done.stderr
+    assert done.stderr == (
+        "convbench: the process ended with exit code 0 without a case under way; "
+        "no case was finished: nothing is kept\n"
+    )
     assert not list((tmp_path / "results").iterdir())
 
 

@@ -18,7 +18,7 @@ import reports
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 
-DEADLINE_S = 300
+DEADLINE_S = 600
 SUITE = 'mb1ic1ih12oc2oh12kh3ph1n"tiny:conv"\nmax_pool2d mb1ic2ih12oh6kh2sh2n"tiny:pool"\n'
 PLANTED = """\
 import os, signal, sys, time, types
@@ -90,9 +90,23 @@ def start(folder: Path, *command: str) -> subprocess.Popen[str]:
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    process = start(folder, *command)
-    said, errors = process.communicate(timeout=DEADLINE_S)
-    return subprocess.CompletedProcess(command, process.returncode, said, errors)
+    return ended(start(folder, *command))
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """What came of a process that ends by itself; one that does not is ended with all of its group."""
+    try:
+        said, errors = process.communicate(timeout=DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a process, and those that it started, as nothing could keep them from."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def start_waiting(folder: Path, *command: str) -> subprocess.Popen[str]:
@@ -157,8 +171,7 @@ def whole(tmp_path_factory) -> list[tuple[str, str, int, str]]:
 @pytest.mark.parametrize(("command", "words"), [(BENCH, ()), (PYTEST, ("--benchmark-quiet",))])
 def test_after_kill_the_rest_is_run_and_nothing_twice(folder, whole, command, words):
     process = start_waiting(folder, *command)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     journal = only(folder, "*.partial")
     kept = timed(journal)
     assert kept
@@ -186,15 +199,15 @@ def test_after_kill_the_rest_is_run_and_nothing_twice(folder, whole, command, wo
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(folder, whole):
     process = start_waiting(folder, *BENCH)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all
-    said, errors = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 130, said + errors
-    assert errors == ""
+    stopped = ended(process)
+    assert (stopped.returncode, stopped.stderr) == (130, ""), stopped.stdout
     journal = only(folder, "*.partial")
     kept, place = timed(journal), journal.relative_to(folder)
     assert (
-        f"{len(kept)} of {len(whole)} cases are finished; `convbench bench --resume {place}` goes on" in said
+        f"{len(kept)} of {len(whole)} cases are finished; `convbench bench --resume {place}` goes on"
+        in stopped.stdout
     )
-    assert said.splitlines()[-1] == "report: results/report/index.html"
+    assert stopped.stdout.splitlines()[-1] == "report: results/report/index.html"
     document = saved(folder)
     assert document["benchmarks"] == kept
     assert document["convbench"]["failed"] == []
@@ -210,6 +223,19 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(folder, whole):
     assert not journal.exists()
 
 
+def test_ctrl_c_before_the_first_case_leaves_nothing(folder):
+    process = start(folder, *BENCH, *WAITING)
+    while not list(folder.glob("results/*.partial")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    stopped = ended(process)
+    assert (stopped.returncode, stopped.stderr) == (130, "")
+    assert stopped.stdout.splitlines()[-1] == "no case was finished: nothing is kept"
+    assert not list((folder / "results").iterdir())
+
+
 def test_a_second_ctrl_c_does_not_wait_and_loses_no_case(folder, whole):
     """A call that does not come back, as in compiled code, keeps the first from having an effect."""
     (folder / "planted.py").write_text(
@@ -223,9 +249,9 @@ def test_a_second_ctrl_c_does_not_wait_and_loses_no_case(folder, whole):
     time.sleep(1.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 130
-    assert f"{len(timed(only(folder, '*.partial')))} of {len(whole)} cases are finished" in said
+    stopped = ended(process)
+    assert stopped.returncode == 130
+    assert f"{len(timed(only(folder, '*.partial')))} of {len(whole)} cases are finished" in stopped.stdout
     assert "end" in lines(only(folder, "*.partial"))[-1]
 
 
@@ -278,8 +304,7 @@ def test_what_cannot_be_resumed_is_one_line(folder):
     process = start_waiting(folder, *BENCH)
     name = f"results/{only(folder, '*.partial').name}"
     busy = run(folder, *BENCH, "--resume", name)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     assert busy.returncode == 2
     assert busy.stderr.startswith(f"convbench: {name} is being written by process ")
     before = only(folder, "*.partial").read_bytes()
@@ -296,8 +321,7 @@ def test_what_cannot_be_resumed_is_one_line(folder):
 
 def test_unfinished_runs_are_mentioned(folder):
     process = start_waiting(folder, *BENCH)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     name = only(folder, "*.partial").name
     words = ("--suite", "tiny.txt", "--batch-sizes", "1", "--ops", "forward", "--backends", "im2col")
     done = run(folder, *BENCH, *words, "--baseline", "im2col")
