@@ -22,6 +22,9 @@ def time_case(case: Case, run: Run, benchmark: Any) -> None:
     except (Exception, SystemExit) as error:
         run.fail(case, f"{type(error).__name__}: {error}".removesuffix(": "))
         raise
+    except KeyboardInterrupt:
+        benchmark.skipped = True  # else pytest-benchmark warns that nothing was timed
+        raise
 
 
 def _time(case: Case, run: Run, benchmark: Any) -> None:

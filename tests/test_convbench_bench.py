@@ -27,10 +27,9 @@ from pathlib import Path
 from kernels import im2col, registry
 
 def plant(name, **changes):
-    module = types.ModuleType(name + "_backend")
+    module = sys.modules[f"{name}_backend"] = types.ModuleType(f"{name}_backend")
     module.__dict__.update({each: getattr(im2col, each) for each in dir(im2col)} | changes)
-    sys.modules[module.__name__] = module
-    registry._BACKENDS[name] = replace(registry._BACKENDS["im2col"], name=name, module=module.__name__)
+    registry._BACKENDS[name] = replace(registry._BACKENDS["im2col"], name=name, module=f"{name}_backend")
 
 def fault(*arrays):
     os.kill(os.getpid(), signal.SIGSEGV)
@@ -116,7 +115,9 @@ def start_waiting(folder: Path, *command: str) -> subprocess.Popen[str]:
     deadline = time.monotonic() + DEADLINE_S
     while not any(under_way(path) == WAITS for path in folder.glob("results/*.partial")):
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            kill(process)
+            pytest.fail(f"{WAITS} did not begin")
         time.sleep(0.05)
     return process
 
