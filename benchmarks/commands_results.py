@@ -26,8 +26,10 @@ def compare(
     A ratio is the time in NEW over that in BASE, so that above 1 NEW is slower. The machine's drift, told by
     the probe and by what most backends have in common, is taken off. A regression is a backend, one of its
     ops, or a single case that is slower by more than the limit, where noise does not explain it; or a case
-    that newly fails. Several runs on each side show smaller changes. Results of pytest-benchmark in other
-    projects are compared as well. Times of two machines, dtypes or numbers of threads are not.
+    that newly fails. Save three runs or more for each side, in a folder: smaller changes are seen then, and
+    those of single cases, which one burst of something else can spoil. Where the probes tell that the machine
+    was disturbed, there is no verdict on times. Results of pytest-benchmark in other projects are compared as
+    well; times of two machines, dtypes or numbers of threads are not.
     """
     from kernels.files import replacing
     from reports import comparing, comparing_text

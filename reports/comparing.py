@@ -21,7 +21,7 @@ from reports import tables
 from reports.drift import Drift, disturbed, find_drift
 from reports.loading import Results, Run
 from reports.noise import LEAST_GROUP, LEVEL, Estimate, Noise, adjusted, fit_noise, typical
-from reports.pairing import pair
+from reports.pairing import LEAST_RUNS, pair
 from reports.wording import count, listing, times
 
 FAIL_ON = 0.1
@@ -29,6 +29,8 @@ MOST_DRIFT = 1.5
 """Of the probe; beyond, some backends slow down by a few per cent and others tenfold."""
 FAR = 4.0
 """Times the scale of the noise."""
+MOST_FREEDOM = 2.0
+"""Of a case's time in few runs, which one burst can spoil: a few dozen cases do not tell how often."""
 SLOWER, FASTER, TOO_FEW = "slower", "faster", "too few cases"
 _FACTS = ("cores", "memory_bytes", "caches", "python", "versions", "blas", "numba", "coretype")
 _YARDSTICK = ("blas", "coretype", "versions numpy")
@@ -166,12 +168,14 @@ def _residuals(cases: pd.DataFrame) -> pd.Series:
 def _judged(cases: pd.DataFrame, drift: Drift, noise: Noise, residuals: pd.Series) -> pd.DataFrame:
     """Each case by itself; one that is far off, by the noise of the others, which it is not to explain."""
     estimates = []
-    for place, log, error in zip(cases.index, cases["log"], cases["error"], strict=True):
+    for case in cases.itertuples():
         own = noise
-        if abs(residuals[place]) > FAR * noise.scale:
-            own = fit_noise(residuals.drop(place).dropna().to_numpy())
-        case = Estimate(log, float(np.hypot(own.scale, error)), own.freedom)
-        estimates.append(case.shifted(drift.log, drift.error, drift.uneven))
+        if abs(residuals[case.Index]) > FAR * noise.scale:
+            own = fit_noise(residuals.drop(case.Index).dropna().to_numpy())
+        several = min(case.base_runs, case.new_runs) >= LEAST_RUNS
+        freedom = own.freedom if several else min(own.freedom, MOST_FREEDOM)
+        estimate = Estimate(case.log, float(np.hypot(own.scale, case.error)), freedom)
+        estimates.append(estimate.shifted(drift.log, drift.error, drift.uneven))
     return cases.assign(**_columns(estimates))
 
 

@@ -11,7 +11,7 @@ from reports import tables
 from reports.noise import burst_error, median_error
 
 _RANK = {"failed": 0, "timed": 1, "skipped": 2}
-_LEAST_RUNS = 3
+LEAST_RUNS = 3
 """Runs of which the scatter of a case between runs can be told."""
 
 
@@ -64,4 +64,4 @@ def _run_levels(rows: pd.DataFrame) -> pd.Series:
 
 
 def _scatter(levels: pd.Series) -> float:
-    return median_error(levels.to_numpy()) if len(levels) >= _LEAST_RUNS else math.nan
+    return median_error(levels.to_numpy()) if len(levels) >= LEAST_RUNS else math.nan
