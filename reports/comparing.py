@@ -3,9 +3,9 @@
 The ratio of a case is its time in new over that in base, so that above 1 new is slower. The machine's drift
 is taken off it (`reports.drift`), and what the ratios scatter around their backend's and op's makes the error
 of a single case (`reports.noise.fit_noise`). A backend is judged by the geometric mean over its cases, over
-all ops and for each op. The tests of groups, and those of cases, keep the rate of false discoveries. Where
-the probes tell of a machine that was disturbed, or far slower in one of the runs, nothing is called a
-regression.
+all ops and for each op. The tests of backends, those of their ops, and those of cases each keep the rate of
+false discoveries. Where the probes tell of a machine that was disturbed, or far slower in one of the runs,
+nothing is called a regression.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _compare(setting: Any, base: Results, new: Results, fail_on: float, notes: l
         raise ValueError(f"base and new have no case in common ({describe(setting)}); expected some")
     fails = unpaired["new_status"].eq("failed") & unpaired["base_status"].ne("failed")
     residuals = _residuals(cases)
-    noise = fit_noise(residuals.dropna().to_numpy())
+    noise = _noise(cases, residuals)
     differences = list(_differences(base.runs, new.runs))
     if any(words.startswith(_YARDSTICK) for words in differences):
         differences.append("the probe is left out: BLAS, which it uses, is another one")
@@ -129,7 +129,9 @@ def _compare(setting: Any, base: Results, new: Results, fail_on: float, notes: l
     else:
         drift = find_drift(cases, base.runs, new.runs, noise)
     groups, cases = _groups(cases, drift, noise), _judged(cases, drift, noise, residuals)
-    groups, cases = (rows.assign(p=adjusted(rows["p"])) for rows in (groups, cases))
+    whole = groups["op"].eq("")
+    groups = groups.assign(p=groups["p"].groupby(whole).transform(adjusted))
+    cases = cases.assign(p=adjusted(cases["p"]))
     return Comparison(
         setting, fail_on, drift, noise,
         cases.assign(verdict=_verdicts(cases, fail_on)), groups.assign(verdict=_verdicts(groups, fail_on)),
@@ -165,13 +167,17 @@ def _residuals(cases: pd.DataFrame) -> pd.Series:
     return (cases["log"] - groups.transform("median")) * (size / (size - 1)) ** 0.5
 
 
+def _noise(cases: pd.DataFrame, residuals: pd.Series) -> Noise:
+    return fit_noise(residuals.dropna().to_numpy(), float(cases["error"].median()))
+
+
 def _judged(cases: pd.DataFrame, drift: Drift, noise: Noise, residuals: pd.Series) -> pd.DataFrame:
     """Each case by itself; one that is far off, by the noise of the others, which it is not to explain."""
     estimates = []
-    for case in cases.itertuples():
+    for case, residual in zip(tables.records(cases), residuals, strict=True):
         own = noise
-        if abs(residuals[case.Index]) > FAR * noise.scale:
-            own = fit_noise(residuals.drop(case.Index).dropna().to_numpy())
+        if abs(residual) > FAR * noise.scale:
+            own = _noise(cases, residuals[residuals != residual])
         several = min(case.base_runs, case.new_runs) >= LEAST_RUNS
         freedom = own.freedom if several else min(own.freedom, MOST_FREEDOM)
         estimate = Estimate(case.log, float(np.hypot(own.scale, case.error)), freedom)

@@ -53,10 +53,12 @@ def history_of(results: Results) -> pd.DataFrame:
 def histories(rows: pd.DataFrame) -> Iterator[History]:
     """What `history_of` returns, by setting and batch size."""
     for setting, own in tables.settings(rows):
-        for batch, part in own.groupby("batch"):
-            size = f"batch {batch!s}" if batch else ""
+        for batch in sorted({int(size) for size in own["batch"]}):
+            size = f"batch {batch}" if batch else ""
             title = ", ".join(filter(None, [describe(setting), size]))
-            yield History(title, re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), part)
+            yield History(
+                title, re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), own[own["batch"] == batch]
+            )
 
 
 def runs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +104,8 @@ def summary(rows: pd.DataFrame) -> str:
 
 def _facts(run: Run) -> dict[str, object]:
     probes = [probe for _, probe in run.probes]
-    commit = str(run.commit.get("id") or "")[:7]
+    given = run.commit.get("id")
+    commit = given[:7] if isinstance(given, str) else ""
     return {
         "run": run.name,
         "commit": commit + "+" if commit and run.commit.get("dirty") else commit,

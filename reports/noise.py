@@ -103,8 +103,12 @@ def typical(cases: pd.DataFrame, noise: Noise) -> Estimate:
     return Estimate(centre, float(1 / np.sqrt(information)), noise.count)
 
 
-def fit_noise(residuals: np.ndarray) -> Noise:
+def fit_noise(residuals: np.ndarray, error: float = 0.0) -> Noise:
     """The t distribution around 0 that makes `residuals` most likely; `ASSUMED` where they are too few.
+
+    `error` is what the cases know of their own errors, the middle one: its square is taken off the scale's,
+    as it will be added again for each case (as for random effects: R. DerSimonian, N. Laird, "Meta-analysis
+    in clinical trials", Controlled Clinical Trials 7, 1986).
 
     Few degrees of freedom stand for a machine on which single cases are far off now and then: there, only
     what many cases show together can be told from noise.
@@ -119,7 +123,8 @@ def fit_noise(residuals: np.ndarray) -> Noise:
     constants = special.gammaln((f + 1) / 2) - special.gammaln(f / 2) - np.log(f * variances) / 2
     likelihoods = (constants - (f + 1) / 2 * np.log1p(squares / variances / f)).sum(axis=1)
     best = int(np.argmax(likelihoods))
-    return Noise(max(float(variances[best, 0] ** 0.5), LEAST_SCALE), _FREEDOMS[best], len(residuals))
+    between = max(float(variances[best, 0]) - error**2, LEAST_SCALE**2)
+    return Noise(math.sqrt(between), _FREEDOMS[best], len(residuals))
 
 
 def adjusted(p: pd.Series) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_the_interval_is_that_of_the_formula(results):
     """All ratios alike: only the floors and the probe are left, 1 % a case, 2 % a backend."""
     comparison = compare(results, results)[0]
     own = row(comparison.groups, backend="tiled", op="")
-    case_error = np.sqrt(0.01**2 + comparison.cases["error"].iloc[0] ** 2)
+    case_error = np.hypot(0.01, comparison.cases["error"].iloc[0])
     freedom = comparison.noise.freedom
     group_error = case_error / np.sqrt(12 * (freedom + 1) / (freedom + 3))
     drift_error = np.sqrt(np.pi / 2) * np.hypot(group_error, 0.02) / np.sqrt(3)

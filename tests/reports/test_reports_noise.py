@@ -67,6 +67,12 @@ def test_the_scale_is_scipys_most_likely_one():
     assert found.scale == pytest.approx(stats.t.fit(residuals, fdf=found.freedom, floc=0)[2], rel=1e-3)
 
 
+def test_what_cases_know_of_their_errors_is_not_counted_twice():
+    residuals = np.random.default_rng(4).normal(0, 0.05, 4000)
+    assert fit_noise(residuals, 0.03).scale == pytest.approx(0.04, rel=0.1)
+    assert fit_noise(residuals, 1.0).scale == LEAST_SCALE
+
+
 def test_of_few_residuals_noise_is_assumed():
     assert fit_noise(np.full(9, 0.01)) is ASSUMED
     assert ASSUMED.assumed
