@@ -12,8 +12,12 @@ from typing import Any
 _BENCHMARK_KEYS = ("machine_info", "benchmarks", "datetime", "version")
 
 
+class OtherContentError(ValueError):
+    """JSON, but not of pytest-benchmark."""
+
+
 def read_document(path: Path) -> dict[str, Any]:
-    """The content of a pytest-benchmark file. Raises ValueError for anything else."""
+    """The content of a pytest-benchmark file. Raises ValueError; for JSON of others `OtherContentError`."""
     expected = "expected the JSON of a convbench benchmark run"
     try:
         text = path.read_text(encoding="utf-8")
@@ -28,10 +32,12 @@ def read_document(path: Path) -> dict[str, Any]:
             f"{path} is not JSON (line {error.lineno}, column {error.colno}: {error.msg}); {expected}"
         ) from None
     if not isinstance(document, dict):
-        raise ValueError(f"{path} is not a pytest-benchmark file (JSON {_name(document)}); {expected}")
+        raise OtherContentError(f"{path} is not a pytest-benchmark file (JSON {_name(document)}); {expected}")
     missing = [key for key in _BENCHMARK_KEYS if key not in document]
     if missing:
-        raise ValueError(f"{path} is not a pytest-benchmark file (no key {', '.join(missing)}); {expected}")
+        raise OtherContentError(
+            f"{path} is not a pytest-benchmark file (no key {', '.join(missing)}); {expected}"
+        )
     return document
 
 

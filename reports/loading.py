@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from reports.entries import Entry, read_document
+from reports.entries import Entry, OtherContentError, read_document
 
 MIB = 2.0**20
 GIB = 2.0**30
@@ -73,8 +74,9 @@ class Results:
 def load(paths: Paths, *, foreign: bool = False) -> pd.DataFrame:
     """All cases in the saved files, one row per case that was timed, skipped or failed.
 
-    `paths` is a file, a directory (every .json in it and below), or several of them. Nothing is merged:
-    where several files hold the same case, all its rows are here, and a report uses the latest.
+    `paths` is a file, a directory (all in it and below that pytest-benchmark saved), or several of them.
+    Nothing is merged: where several files hold the same case, all its rows are here, and a report uses the
+    latest.
 
     - run: the file's name without .json, with its folder's before it where two files share a name
     - datetime: when the run was saved, UTC
@@ -123,8 +125,7 @@ def load_results(paths: Paths, *, foreign: bool = False) -> Results:
     """The rows of `load` together with the machine and the options of each run."""
     rows: list[dict[str, Any]] = []
     runs: list[Run] = []
-    for path in _files(paths):
-        document = read_document(path)
+    for path, document in _documents(paths):
         run = _run(path, document, taken={run.name for run in runs})
         rows.extend(_rows(run, path, document, foreign))
         runs.append(run)
@@ -133,26 +134,37 @@ def load_results(paths: Paths, *, foreign: bool = False) -> Results:
     return Results(frame.astype(types), tuple(runs))
 
 
-def _files(paths: Paths) -> list[Path]:
+def _documents(paths: Paths) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each file once, with its content: a file and its directory may both be given."""
     given = [paths] if isinstance(paths, str | PathLike) else list(paths)
     if not given:
         raise ValueError("paths is empty; expected at least one JSON file or directory of a benchmark run")
-    found: dict[Path, Path] = {}
-    for path in (Path(path) for path in given):
-        for file in _expand(path):
-            found.setdefault(file.resolve(), file)  # a file and its directory may both be given
-    return list(found.values())
+    seen = set()
+    for path, document in chain.from_iterable(_expand(Path(one)) for one in given):
+        if path.resolve() not in seen:
+            seen.add(path.resolve())
+            yield path, document
 
 
-def _expand(path: Path) -> list[Path]:
+def _expand(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A file, or those below a directory that are of pytest-benchmark; other JSON may lie among them."""
     if not path.exists():
         raise ValueError(f"{path} does not exist; expected a JSON file or directory of a benchmark run")
     if not path.is_dir():
-        return [path]
+        yield path, read_document(path)
+        return
     files = sorted(file for file in path.rglob("*.json") if file.is_file())
-    if not files:
-        raise ValueError(f"{path} is a directory without .json files; expected one with saved benchmark runs")
-    return files
+    others = 0
+    for file in files:
+        try:
+            document = read_document(file)
+        except OtherContentError:
+            others += 1
+        else:
+            yield file, document
+    if others == len(files):
+        kind = "saved benchmark runs" if files else ".json files"
+        raise ValueError(f"{path} is a directory without {kind}; expected one with saved benchmark runs")
 
 
 def _run(path: Path, document: Mapping[str, Any], taken: set[str]) -> Run:

@@ -121,6 +121,17 @@ def test_missing_file(tmp_path):
     assert refusal(path) == f"{path} does not exist; expected a JSON file or directory of a benchmark run"
 
 
+def test_other_json_in_a_directory_is_passed_over(golden_path, save):
+    save("results/peers/x.json", {"convbench_peers": 2, "rows": []})
+    assert reports.load(golden_path.parent)["run"].unique().tolist() == ["golden"]
+    golden_path.unlink()
+    assert refusal(golden_path.parent).endswith(
+        "is a directory without saved benchmark runs; expected one with saved benchmark runs"
+    )
+    save("results/half.json", '{"benchmarks": [')  # what is broken is not passed over
+    assert "half.json is not JSON" in refusal(golden_path.parent)
+
+
 def test_directory_without_json(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     message = f"{tmp_path} is a directory without .json files; expected one with saved benchmark runs"
