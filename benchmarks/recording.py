@@ -119,6 +119,7 @@ class Recording:
         hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=document)
         return document
 
+    @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for failed in self.failed_before:
             where = f"{failed['layer']} {failed['op']} batch {failed['batch']}, {failed['backend']}"
