@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from reports import tables
@@ -123,7 +124,7 @@ def show(console: Console, comparisons: Sequence[Comparison]) -> None:
             shown = sheet.rows[:MOST_CASES] if sheet.folded else sheet.rows
             table = Table(*sheet.header, box=None, pad_edge=False)
             for row in shown:
-                table.add_row(*row)
+                table.add_row(*map(escape, row))
             more = len(sheet.rows) - len(shown)
             console.print(f"\n{sheet.title}{f' ({more} more with --csv)' if more else ''}")
             console.print(table)

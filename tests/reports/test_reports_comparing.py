@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy import stats
 
 from reports.comparing import compare
+from reports.comparing_text import show
 from reports.drift import disturbed, find_drift
 from reports.loading import Results, load_results
 from reports.noise import fit_noise
@@ -345,3 +347,9 @@ def test_drift_needs_two_probes_on_each_side(results):
     single = (replace(results.runs[0], probes=STEADY[:1]),)
     cases = compare(results, results)[0].cases
     assert find_drift(cases, single, results.runs, fit_noise(np.zeros(36))).probe is None
+
+
+def test_in_a_terminal_brackets_of_names_stay(results, capsys):
+    named = Results(results.frame.assign(layer=results.frame["layer"] + "[a-1]"), results.runs)
+    show(Console(width=200), compare(named, named))
+    assert "net:conv3[a-1]" in capsys.readouterr().out
