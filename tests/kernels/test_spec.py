@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,6 +72,19 @@ def test_specs_are_frozen_and_hashable() -> None:
 def test_labels_take_no_part_in_comparison() -> None:
     assert conv(name="a", repeat=3) == conv(name="b")
     assert hash(conv(name="a", repeat=3)) == hash(conv(name="b"))
+
+
+@pytest.mark.parametrize("spec", [CONVS["dense"], next(iter(POOLS.values()))], ids=["conv", "pool"])
+def test_a_spec_of_another_process_is_found(spec) -> None:
+    """Its hash, once computed, travels with it, and strings hash otherwise there."""
+    found = {spec: 1}
+    script = (
+        "import pickle, sys; spec = pickle.load(sys.stdin.buffer); hash(spec); "
+        "sys.stdout.buffer.write(pickle.dumps(spec))"
+    )
+    fresh = pickle.dumps(dataclasses.replace(spec))
+    done = subprocess.run([sys.executable, "-c", script], input=fresh, stdout=subprocess.PIPE, check=True)
+    assert found[pickle.loads(done.stdout)] == 1
 
 
 @pytest.mark.parametrize("spec", LAYERS.values(), ids=LAYERS)

@@ -9,7 +9,7 @@ import pytest
 from kernel_cases import CONVS, POOLS
 from other_cpus import on_other_cpus, run_on
 
-from kernels import ConvSpec, PoolSpec, tiled_dots, tiled_dw, tiled_plan
+from kernels import ConvSpec, PoolSpec, jit, tiled_dots, tiled_dw, tiled_plan
 from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_axis import dx_taps, forward_taps
@@ -146,6 +146,14 @@ def test_tiles_fit_into_the_registers():
                 assert shape.sums <= registers()
 
 
+def test_tiles_along_pixels_leave_registers_for_their_vectors():
+    for filters, width in product((1, 3, 6, 16, 64), (7, 28, 112, 227)):
+        _, (laid,) = lay_pixels([(width, width)], filters, 16, 1)
+        for (shape,) in laid.shapes:
+            vectors = shape.down * shape.along
+            assert shape.rows * vectors + vectors < registers() + 4
+
+
 def _shapes(spec, op):
     sizes = [(spec.OH, spec.OW)] if op == "forward" else [(spec.H, spec.W)]
     filters = (spec.K if op == "forward" else spec.C) // spec.groups
@@ -191,6 +199,26 @@ def test_what_lies_in_the_workspace_does_not_matter():
             for name in ("work", "partial sums", "shares"):
                 workspace(name, 1 << 16, FLOAT32).fill(np.nan)
             assert problem.judge("tiled", problem.run("tiled")).wrong is None
+
+
+def test_threads_compute_the_same(monkeypatch):
+    """However small the layer."""
+    monkeypatch.setattr(jit, "_LEAST_PARALLEL_WORK", 0)
+    for spec in (CONVS["dense"], CONVS["groups"], *POOLS.values()):
+        for op in ops_of(spec):
+            problem = Problem.integers(spec, op)
+            assert problem.judge("tiled", problem.run("tiled")).wrong is None
+
+
+def test_a_plan_is_one_record():
+    """With smaller records in it, and the addresses and sizes of tables."""
+    found = plan(ConvSpec(2, 3, 9, 9, 8, 3, 3), "forward", FLOAT32, 2)
+    (record,) = found.record
+    assert record["copy"]["channels"] == 3
+    assert record["table"].item() == (found.table.ctypes.data, 27, 2)
+    assert found.record is found.record
+    assert found.record.dtype is plan(ConvSpec(1, 1, 9, 9, 8, 3, 3), "dx", FLOAT32, 2).record.dtype
+    assert not found.record.flags.writeable
 
 
 def test_the_workspace_is_bounded_and_of_its_thread():
