@@ -11,7 +11,7 @@ nothing is called a regression.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import pandas as pd
 from reports import tables
 from reports.drift import Drift, disturbed, find_drift
 from reports.loading import Results, Run
-from reports.noise import LEAST_GROUP, LEVEL, Estimate, Noise, adjusted, fit_noise, typical
+from reports.noise import LEAST_GROUP, LEVEL, Estimate, Noise, adjusted, fit_noise, median_error, typical
 from reports.pairing import LEAST_RUNS, pair
 from reports.wording import count, listing, times
 
@@ -196,12 +196,18 @@ def _groups(cases: pd.DataFrame, drift: Drift, noise: Noise) -> pd.DataFrame:
             part = own[own["op"] == op] if op else own
             estimate = None
             if backend and len(part) >= LEAST_GROUP:
-                estimate = typical(part, noise).shifted(drift.log, drift.error, drift.uneven)
+                estimate = _together(part, noise).shifted(drift.log, drift.error, drift.uneven)
             estimates.append(estimate)
             rows.append({"backend": backend, "op": op, "cases": len(part), "layers": part["layer"].nunique(),
                          "limits": np.expm1(estimate.margin) if estimate else np.nan})  # fmt: skip
     frame = pd.DataFrame(rows, columns=["backend", "op", "cases", "layers", "limits"])
     return frame.assign(**_columns(estimates))
+
+
+def _together(cases: pd.DataFrame, noise: Noise) -> Estimate:
+    """What a group's cases have in common, no surer than they agree: some backends are noisier."""
+    found = typical(cases, noise)
+    return replace(found, error=max(found.error, median_error(cases["log"].to_numpy())))
 
 
 def _columns(estimates: list[Estimate] | list[Estimate | None]) -> dict[str, list[float]]:
