@@ -29,8 +29,8 @@ from kernels import (
     max_pool2d,
     max_pool2d_backward,
 )
+from kernels.arguments import conv1d_spec, conv2d_spec, pool2d_spec
 from kernels.axis import as_int, as_pair
-from kernels.functional import conv1d_spec, conv2d_spec, pool2d_spec
 from trainer.fused import MEMORY_BOUND, outer_product, rectify, rectify_gradient
 
 Shape = tuple[int, ...]
