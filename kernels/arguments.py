@@ -1,7 +1,7 @@
 """The arguments of the public functions: checked, and what follows from them, once for each layer.
 
-To check them takes longer than a small layer does, so shapes, dtypes and geometry are the key of a cache. What
-raises is not kept, and raises again.
+To check them takes longer than a small layer does, so shapes, dtypes and geometry are the key of a cache.
+What raises is not kept, and raises again.
 """
 
 from __future__ import annotations
