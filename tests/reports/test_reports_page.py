@@ -295,6 +295,7 @@ def test_bad_input_makes_no_directory(save, tmp_path):
     assert not (tmp_path / "deep").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_failure_while_making_leaves_the_report_as_it_was(written, golden_path, monkeypatch):
     before = contents(written.parent)
 
@@ -307,6 +308,7 @@ def test_a_failure_while_making_leaves_the_report_as_it_was(written, golden_path
     assert contents(written.parent) == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_full_disk_leaves_the_report_as_it_was(written, golden_path, monkeypatch):
     before = contents(written.parent)
     write_bytes = Path.write_bytes
@@ -324,6 +326,7 @@ def test_a_full_disk_leaves_the_report_as_it_was(written, golden_path, monkeypat
     assert not list(written.parent.parent.glob(".out*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_files_of_others_stay_and_ours_are_replaced(written, golden_path):
     (written.parent / "notes.txt").write_text("mine")
     again = reports.write(golden_path, written.parent, title="Another title")
