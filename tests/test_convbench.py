@@ -135,8 +135,8 @@ def test_bench_says_when_blas_runs_lesser_kernels(tmp_path):
     """Before the run, which takes long; here it finds nothing to do."""
     (tmp_path / "tiny.txt").write_text(SUITE)
     (tmp_path / "told.py").write_text(
-        "import convbench, benchmarks.watching, kernels.machine\n"
-        "kernels.machine.lesser_family = lambda: 'Haswell'\n"
+        "import convbench, benchmarks.system, benchmarks.watching\n"
+        "benchmarks.system.lesser_family = lambda: 'Haswell'\n"
         "benchmarks.watching.ARGUMENTS = ('--version',)\n"
         "convbench.main()\n"
     )
