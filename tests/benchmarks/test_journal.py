@@ -147,6 +147,6 @@ def test_a_run_recalls_what_its_journal_holds(tmp_path):
     assert run.forecast(large).call_s == 1.0
     assert "predicted 1 s a call" in run.reason_to_skip(large)
     assert run.ceiling.as_dict() == ceiling
-    run.measure_ceiling()
+    run.examine_machine()
     assert run.ceiling.as_dict() == ceiling
     assert again(journal).all("skipped") == run.as_dict()["skipped"]
