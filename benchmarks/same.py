@@ -135,19 +135,21 @@ def _same(case: Case, run: Run, seconds: float, time_block: TimeBlock) -> Same:
     if wrong:
         return Same(case, wrong=wrong)
     del results
-    pairs = [_pair(problem, case.backend, call_s, number, time_block) for number in _repeats(call_s, seconds)]
+    pairs = [
+        _pair(problem, case.backend, call_s, number, time_block) for number in range(repeats(call_s, seconds))
+    ]
     found = Same(case, tuple(pairs))
     run.forecaster.record(case.layer, case.op, case.backend, case.dtype, found.median_s)
     return found
 
 
-def _repeats(call_s: float, seconds: float) -> range:
-    """As many as fit, of two blocks each.
+def repeats(call_s: float, seconds: float) -> int:
+    """As many as fit, of two blocks each; `LEAST_REPEATS` at least.
 
     Short calls get no more of them than others: each case should weigh the same.
     """
     block_s = max(TIMED_S + WARM_UP_S, call_s * (warm_up_rounds_for(call_s) + rounds_for(call_s)))
-    return range(max(LEAST_REPEATS, int(seconds / (2 * block_s))))
+    return max(LEAST_REPEATS, int(seconds / (2 * block_s)))
 
 
 def _pair(

@@ -16,9 +16,9 @@ from benchmarks import same
 from benchmarks.doctor import Finding
 from benchmarks.options import Options
 from benchmarks.run import Case
-from benchmarks.same import Invented, Same, by_duration, by_layer, measure_same, save
+from benchmarks.same import Invented, Same, by_duration, by_layer, measure_same, repeats, save
 from kernels import ConvSpec, im2col
-from kernels.measure import TIMED_S, WARM_UP_S
+from kernels.measure import TIMED_S, WARM_UP_S, rounds_for, warm_up_rounds_for
 
 SUITE = 'mb1ic1ih12oc2oh12kh3ph1n"conv"\nmax_pool2d mb1ic2ih12oh6kh2sh2n"pool"\n'
 CASE = Case("suite", ConvSpec(4, 1, 8, 8, 2, 3, 3, name="conv"), "forward", "im2col", "float32")
@@ -58,13 +58,16 @@ def test_sides_take_turns_with_fresh_arrays_of_the_same_data(options):
             assert not np.shares_memory(array, second.arrays[name])
 
 
-def test_seconds_buy_repeats(options):
-    few, many = (
-        [len(each.pairs_s) for each in measure_same(options, seconds, lambda call, call_s: 1e-3)]
-        for seconds in (1e-9, 20 * (TIMED_S + WARM_UP_S))
-    )
-    assert set(few) == {same.LEAST_REPEATS}
-    assert set(many) == {10}
+def test_seconds_buy_repeats():
+    """A block of short calls is as long as its timing and warm-up; one of long calls has a few of them."""
+    short_s, long_s = TIMED_S / 1000, 10 * TIMED_S
+    block_s = {
+        short_s: TIMED_S + WARM_UP_S,
+        long_s: long_s * (rounds_for(long_s) + warm_up_rounds_for(long_s)),
+    }
+    for call_s, seconds in block_s.items():
+        assert repeats(call_s, 1e-9) == same.LEAST_REPEATS
+        assert repeats(call_s, 20.5 * seconds) == 10
 
 
 def test_what_is_invented_is_the_same_in_both_directions():
