@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,8 @@ from benchmarks import (
     commands_results,
     commands_train,
     commands_trust,
+    environment,
 )
-from benchmarks.blas_family import choose_blas_family
 from benchmarks.command_line import (
     RESULTS,
     Backends,
@@ -125,10 +124,7 @@ for _name, _command in _COMMANDS.items():
 
 def main() -> None:
     """Run the command line; bad input is one line and exit code 2."""
-    # OpenBLAS's threads would spin for some 30 ms after each product, on the cores that Numba's need. It
-    # reads this as NumPy is imported, which the commands do.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    choose_blas_family()
+    environment.prepare()  # the commands import NumPy
     try:
         app(prog_name="convbench")
     except (ValueError, OSError) as error:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.blas_family import choose_blas_family
+from benchmarks import environment
 
-choose_blas_family()  # before NumPy, which all of these import
+environment.prepare()  # before NumPy, which all of these import
 
 from benchmarks import resume
 from benchmarks.doctor import examine, in_brief

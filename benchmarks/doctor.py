@@ -129,8 +129,8 @@ def waiting(system: System) -> Finding:
     """A thread that spins while it waits may keep another one from the core that it needs.
 
     GNU OpenMP's threads spin. Linux at times leaves both of two on one core (seen on a virtual machine with
-    two): calls of 0.2 ms then took 8 ms, a slice of the scheduler, many times in a row. With
-    OMP_WAIT_POLICY=passive none did, and all took 0.33 ms.
+    two): calls of 0.2 ms then took 8 ms, a slice of the scheduler, many times in a row, unless they sleep
+    soon (`environment.waiting`). With OMP_WAIT_POLICY=passive none did, and all took 0.33 ms.
     """
     if not system.loop_s:
         return _good("waiting", "compiled loops run on one thread")

@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from benchmarks import environment
+
 Ask = Callable[..., Any]
-_ENVIRONMENT = {
-    "OPENBLAS_THREAD_TIMEOUT": "4",  # as in `convbench.main`
-    "JAX_PLATFORMS": "cpu",
-}
 
 
 @contextmanager
@@ -31,7 +29,7 @@ def worker(name: str, arguments: Sequence[str], threads: int) -> Iterator[Ask]:
         _on_cores(threads),
         subprocess.Popen(
             [sys.executable, *arguments],
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **environment.waiting(), "JAX_PLATFORMS": "cpu"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -17,6 +17,7 @@ from kernels.threads import usable_cores
 _PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "pytest-benchmark", "convbench")
 _PEERS = ("torch", "jax", "jaxlib", "onnxruntime", "openvino")
 _TELLING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
+_WAITING = ("OPENBLAS_THREAD_TIMEOUT", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 _CPU0 = Path("/sys/devices/system/cpu/cpu0")
 # What OpenBLAS's kernels for AVX-512 need, and the families that are such kernels.
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
@@ -40,6 +41,7 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
         "coretype": _coretype(),
         "lesser_blas": lesser_blas(),
         "numba": numba_facts(),
+        "waiting": {name: os.environ[name] for name in _WAITING if name in os.environ},
         "threads": threads,
         "governor": _read(_CPU0 / "cpufreq" / "scaling_governor"),
         "load_start": load(),

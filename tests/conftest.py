@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.blas_family import choose_blas_family
+from benchmarks import environment
 
-choose_blas_family()  # before NumPy: what is measured in this process then holds for `convbench` in another
+environment.prepare()  # before NumPy: what is measured in this process then holds for `convbench` in another
 
 import kernels
 from kernels.selection import ENVIRONMENT
