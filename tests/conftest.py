@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from benchmarks import environment
 
+os.environ.pop("PYTEST_XDIST_WORKER", None)  # what tests start is no worker: it may time benchmarks
 environment.prepare()  # before NumPy: what is measured in this process then holds for `convbench` in another
 
 import kernels
