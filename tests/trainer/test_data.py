@@ -245,7 +245,7 @@ LABELS = idx(np.zeros(2))
     ("ndim", "content", "words"),
     [
         (3, b"", "is empty; expected an IDX file of images"),
-        (3, gzip.compress(b""), "is empty; expected an IDX file of images"),
+        (3, gzip.compress(b"", mtime=0), "is empty; expected an IDX file of images"),
         (3, LABELS, "is an IDX file of labels; expected an IDX file of images"),
         (1, IMAGES, "is an IDX file of images; expected an IDX file of labels"),
         (1, b"<html>", "has the magic number 3c 68 74 6d; expected an IDX file of labels"),
@@ -264,7 +264,7 @@ LABELS = idx(np.zeros(2))
         ),
         (
             1,
-            gzip.compress(LABELS[:-1]),
+            gzip.compress(LABELS[:-1], mtime=0),
             "is truncated: it has 9 bytes; expected 10, as its header announces 2 labels",
         ),
         (
@@ -287,7 +287,7 @@ LABELS = idx(np.zeros(2))
         (1, idx(np.zeros(0)), "holds no labels: its header announces 0; expected some"),
         (
             3,
-            gzip.compress(IMAGES)[:-12],
+            gzip.compress(IMAGES, mtime=0)[:-12],
             "is truncated or corrupt: Compressed file ended before the end-of-stream marker was reached; "
             "expected a whole gzip file",
         ),
