@@ -27,8 +27,8 @@ def summary(frame: pd.DataFrame, baseline: str = DEFAULT_BASELINE) -> str:
 
 def noise_warning(frame: pd.DataFrame) -> str | None:
     """How many of the rows of `load` are noisy, and what to do about it, in a line; None without any."""
-    rows = tables.noise(tables.latest(frame))
-    noisy = int((rows["noise"] > tables.NOISY).sum())
+    rows = tables.timed(tables.latest(frame))
+    noisy = len(tables.noisy(rows))
     if not noisy:
         return None
     return (

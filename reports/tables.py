@@ -251,3 +251,9 @@ def noise(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(noise=rows["iqr_s"] / rows["median_s"]).sort_values(
         "noise", ascending=False, kind="stable"
     )
+
+
+def noisy(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `noise` with more of it than `NOISY`."""
+    rows = noise(frame)
+    return rows[rows["noise"] > NOISY]

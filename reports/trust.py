@@ -29,14 +29,8 @@ def doubts(frame: pd.DataFrame, runs: Iterable[Run]) -> list[Doubt]:
     return [*_noise(frame), *_drift(frame), *_findings(runs)]
 
 
-def noisy(frame: pd.DataFrame) -> pd.DataFrame:
-    """The timed rows whose `noise`, the interquartile range over the median, is over `tables.NOISY`."""
-    rows = tables.noise(frame)
-    return rows[rows["noise"] > tables.NOISY]
-
-
 def _noise(frame: pd.DataFrame) -> Iterator[Doubt]:
-    found, timed = len(noisy(frame)), len(tables.timed(frame))
+    found, timed = len(tables.noisy(frame)), len(tables.timed(frame))
     if found:
         yield Doubt(
             f"{found:,} of {count(timed, 'case')} ({percent(found / timed)}) are noisy: the middle half of "

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import tables, trust
+from reports import tables
 from reports.crossing import Crossing
 from reports.loading import Run
 from reports.looks import look
@@ -290,7 +290,7 @@ def rungs(steps: pd.DataFrame, gains: Mapping[str, str]) -> Table:
 
 def noisy(frame: pd.DataFrame) -> Table:
     """The timed cases whose spread is over `tables.NOISY`, the noisiest first."""
-    found = trust.noisy(frame)
+    found = tables.noisy(frame)
     rows: list[list[str | Cell]] = [
         [
             row.op, row.layer, f"{row.batch:,}", backend_cell(row.backend), seconds(row.median_s),

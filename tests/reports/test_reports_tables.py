@@ -171,6 +171,8 @@ def test_noise(frame):
     assert (noise["layer"].iloc[0], noise["backend"].iloc[0]) == ("b:conv", "im2col")
     assert noise["noise"].iloc[0] == pytest.approx(0.5)
     assert noise["noise"].median() == pytest.approx(0.2)
+    assert tables.noisy(frame).equals(noise)
+    assert tables.noisy(frame.assign(iqr_s=0.09 * frame["median_s"])).empty
 
 
 @pytest.mark.parametrize(
