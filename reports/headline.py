@@ -54,6 +54,13 @@ def verdicts(frame: pd.DataFrame) -> list[Verdict]:
     return [_verdict(here[here["op"] == op]) for op in tables.ops(here)]
 
 
+def sentences(frame: pd.DataFrame) -> list[str]:
+    """The verdicts in words; the first says at which batch size, and opens the report."""
+    found = verdicts(frame)
+    first, *others = [verdict.sentence() for verdict in found]
+    return [f"On this machine, at batch {found[0].batch:,}, {first}", *others]
+
+
 def _verdict(rows: pd.DataFrame) -> Verdict:
     best = tables.fastest(rows)
     single, saving = _single(rows, float(best["median_s"].sum()), len(best))
@@ -74,9 +81,3 @@ def _single(rows: pd.DataFrame, fastest_s: float, layers: int) -> tuple[str | No
     if whole.empty:
         return None, None
     return str(whole.idxmin()), 1 - fastest_s / float(whole.min())
-
-
-def headline(frame: pd.DataFrame) -> str:
-    """The first sentence of a report: the first op that was timed."""
-    first = verdicts(frame)[0]
-    return f"On this machine, at batch {first.batch:,}, {first.sentence()}"

@@ -37,7 +37,7 @@ class Part:
     anchor: str
     rows: pd.DataFrame
     place: ladder.Place | None
-    verdicts: list[headline.Verdict]
+    sentences: list[str]
     spread: str
     tables: dict[str, views.Table]
     drawings: list[tuple[str, Job]]
@@ -173,7 +173,7 @@ def _part(
     if rows["compile_s"].notna().any():
         shown.append(views.compile_times(rows))
     named = {table.name: table for table in shown}
-    return Part(label, anchor, rows, place, headline.verdicts(rows), trust.spread(rows), named, drawings)
+    return Part(label, anchor, rows, place, headline.sentences(rows), trust.spread(rows), named, drawings)
 
 
 def _draw(parts: Sequence[Part]) -> None:
