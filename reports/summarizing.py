@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from reports import tables
-from reports.wording import clip, count, error, listing, percent, seconds, significant, times
+from reports.wording import clip, count, error, listing, percent, seconds, significant, times, where
 
 WIDTH = 100
 DEFAULT_BASELINE = "loops"
@@ -100,12 +100,6 @@ def _as_many_as_fit(line: str, items: Iterable[str]) -> str:
             break
         line += item
     return line
-
-
-def where(row: Any, room: int = WIDTH) -> str:
-    """The layer, op and batch size of a row, the layer's name shortened to fit into `room`."""
-    rest = f" {row.op}, batch {row.batch}"
-    return f"{clip(row.layer, max(room - len(rest), 9))}{rest}"
 
 
 def _with_place(line: str, row: Any) -> str:

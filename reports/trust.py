@@ -10,7 +10,7 @@ import pandas as pd
 
 from reports import tables
 from reports.loading import Run
-from reports.wording import count, percent
+from reports.wording import count, percent, where
 
 DRIFT = 0.10
 """A machine that became so much faster or slower while a run lasted has drifted."""
@@ -43,8 +43,6 @@ def _noise(frame: pd.DataFrame) -> Iterator[Doubt]:
 def _drift(frame: pd.DataFrame) -> Iterator[Doubt]:
     """Of runs with probes: a fixed piece of work, timed again and again while a run lasts."""
     rows = tables.timed(frame)
-    if "probe_s" not in rows or rows["probe_s"].isna().all():
-        return
     ends = rows.groupby("run")["probe_s"].agg(["min", "max"]).dropna()
     for run, (least, most) in zip(ends.index, ends.to_numpy(), strict=True):
         if most > (1 + DRIFT) * least:
@@ -78,6 +76,6 @@ def spread(frame: pd.DataFrame) -> str:
     worst = tables.largest(rows, "noise")
     return (
         f"Half of the cases have an interquartile range below {percent(rows['noise'].median())} "
-        f"of their median; the noisiest is {worst.backend} on {worst.layer}, {worst.op}, "
-        f"batch {worst.batch:,}, with {percent(worst.noise)}."
+        f"of their median; the noisiest is {worst.backend} on {where(worst)}, "
+        f"with {percent(worst.noise)}."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 OPS = ("forward", "dx", "dw")
 BACKENDS = (
@@ -84,6 +85,12 @@ def listing(words: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = list(words)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def where(row: Any, room: int | None = None) -> str:
+    """The layer, op and batch size of a row of `load`, the layer's name shortened to fit into `room`."""
+    rest = f" {row.op}, batch {row.batch:,}"
+    return f"{row.layer if room is None else clip(row.layer, max(room - len(rest), 9))}{rest}"
 
 
 def clip(text: str, width: int) -> str:

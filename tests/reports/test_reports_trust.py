@@ -35,6 +35,14 @@ def test_findings_before_the_run_are_said_once(save, make):
     assert doubts(save, content) == [Doubt("The load is 3.", "Close something.")]
 
 
+def test_the_spread_in_a_sentence(save, make):
+    timed = [make.timed("a", "numba", batch, 0.5, noise=noise) for batch, noise in ((8, 0.02), (1024, 0.04))]
+    assert trust.spread(tables.latest(reports.load(save("x.json", make.document(timed))))) == (
+        "Half of the cases have an interquartile range below 3.0 % of their median; the noisiest is numba on "
+        "a forward, batch 1,024, with 4.0 %."
+    )
+
+
 def test_a_machine_that_drifted(save, make):
     frame = tables.latest(reports.load(save("x.json", make.document(
         [make.timed("a", "numba", batch, 0.5, **QUIET) for batch in (8, 32)]
