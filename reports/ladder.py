@@ -22,6 +22,11 @@ class Place(NamedTuple):
     layer: str
     batch: int
 
+    @property
+    def title(self) -> str:
+        """The place in words."""
+        return f"{self.layer}, {self.op}, batch {self.batch:,}"
+
 
 def rungs(frame: pd.DataFrame, place: Place) -> pd.DataFrame:
     """The backends at a place of one setting, the slowest first.
@@ -102,8 +107,6 @@ def draw(ax: Axes, steps: pd.DataFrame, place: Place) -> None:
     ax.set_yticks(heights, steps["backend"])
     ax.set_ylim(len(steps) - 0.4, -0.6)
     ax.set_xlabel("ms a call", fontsize=SMALL, color=INK)
-    ax.set_title(
-        f"{place.layer}, {place.op}, batch {place.batch:,}", fontsize=LARGE, color=INK, fontweight="bold"
-    )
+    ax.set_title(place.title, fontsize=LARGE, color=INK, fontweight="bold")
     plain(ax)
     ax.tick_params(axis="y", labelsize=MEDIUM)

@@ -115,9 +115,8 @@ def error_speed_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
 
 def ladder_sheet(steps: pd.DataFrame, place: ladder.Place, suffix: str = "") -> Sheet:
     """The ladder of one place; `steps` is `ladder.rungs`."""
-    heading = f"{place.layer}, {place.op}, batch {place.batch:,}"
-    alt = f"Time of a call of each backend on {heading}"
-    return _sheet(f"ladder{suffix}", heading, alt, draw_ladder(steps, place))
+    alt = f"Time of a call of each backend on {place.title}"
+    return _sheet(f"ladder{suffix}", place.title, alt, draw_ladder(steps, place))
 
 
 def draw_against_batch(frame: pd.DataFrame, quantity: panels.Quantity) -> Figure:
