@@ -42,7 +42,7 @@ def results(frame: pd.DataFrame) -> dict[str, Any]:
     `choices` are the columns to filter by, with what there is in each, in its order.
     """
     rows = tables.timed(frame)
-    varying = [key for key in tables.SETTING if len(frame[key].unique()) > 1]
+    varying = tables.varying(frame)
     columns: list[dict[str, Any]] = [
         {"head": name, "texts": [str(value) for value in rows[name]]}
         for name in (*varying, "layer", "op", "backend")

@@ -86,20 +86,14 @@ def compare(base: Results, new: Results, fail_on: float = FAIL_ON) -> list[Compa
     sides = {"base": dict(_by_setting(base)), "new": dict(_by_setting(new))}
     common = [setting for setting in sides["base"] if setting in sides["new"]]
     if not common:
-        there = " but ".join(f"{side} has {'; '.join(map(describe, found))}" for side, found in sides.items())
+        there = " but ".join(
+            f"{side} has {'; '.join(map(tables.describe, found))}" for side, found in sides.items()
+        )
         raise ValueError(f"{there}: expected both to have a machine, dtype and number of threads in common")
-    left = [f"only {side} has {describe(setting)}" for side, found in sides.items()
+    left = [f"only {side} has {tables.describe(setting)}" for side, found in sides.items()
             for setting in found if setting not in common]  # fmt: skip
     return [_compare(setting, sides["base"][setting], sides["new"][setting], fail_on, left)
             for setting in common]  # fmt: skip
-
-
-def describe(setting: Any) -> str:
-    """A setting in words."""
-    words = [setting.machine, setting.dtype]
-    if setting.threads:
-        words.append(f"{setting.threads} thread{'s' if setting.threads > 1 else ''}")
-    return ", ".join(word for word in words if word)
 
 
 def _by_setting(results: Results) -> Iterator[tuple[Any, Results]]:
@@ -118,7 +112,7 @@ def _compare(setting: Any, base: Results, new: Results, fail_on: float, notes: l
     both = pairs["base_status"].eq("timed") & pairs["new_status"].eq("timed")
     cases, unpaired = pairs[both].reset_index(drop=True), pairs[~both].reset_index(drop=True)
     if (pairs["base_status"].eq("missing") | pairs["new_status"].eq("missing")).all():
-        raise ValueError(f"base and new have no case in common ({describe(setting)}); expected some")
+        raise ValueError(f"base and new have no case in common ({tables.describe(setting)}); expected some")
     fails = unpaired["new_status"].eq("failed") & unpaired["base_status"].ne("failed")
     residuals = _residuals(cases)
     noise = _noise(cases, residuals)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reports import tables
-from reports.comparing import Comparison, describe
+from reports.comparing import Comparison
 from reports.noise import LEVEL
 from reports.wording import NOTHING, count, listing, percent, seconds, significant
 
@@ -103,7 +103,7 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     """All of it as Markdown; cases are folded."""
     parts = []
     for comparison in comparisons:
-        parts += [f"### {describe(comparison.setting)}", verdict(comparison), drift(comparison)]
+        parts += [f"### {tables.describe(comparison.setting)}", verdict(comparison), drift(comparison)]
         parts += ["\n".join(f"- {note}" for note in comparison.notes)] if comparison.notes else []
         for sheet in sheets(comparison):
             table = "\n".join(map(_line, [sheet.header, tuple("---" for _ in sheet.header), *sheet.rows]))
@@ -116,7 +116,7 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
 def show(console: Console, comparisons: Sequence[Comparison]) -> None:
     """All of it in a terminal, with the first `MOST_CASES` of the folded tables."""
     for comparison in comparisons:
-        console.print(f"[bold]{describe(comparison.setting)}[/bold]")
+        console.print(f"[bold]{tables.describe(comparison.setting)}[/bold]")
         console.print(f"{verdict(comparison)}\n{drift(comparison)}")
         for note in comparison.notes:
             console.print(f"- {note}")

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from reports import tables
-from reports.comparing import describe
 from reports.drift import disturbed
 from reports.loading import Results, Run
 from reports.wording import clip, count, seconds, times
@@ -55,7 +54,7 @@ def histories(rows: pd.DataFrame) -> Iterator[History]:
     for setting, own in tables.settings(rows):
         for batch in sorted({int(size) for size in own["batch"]}):
             size = f"batch {batch}" if batch else ""
-            title = ", ".join(filter(None, [describe(setting), size]))
+            title = ", ".join(filter(None, [tables.describe(setting), size]))
             yield History(
                 title, re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), own[own["batch"] == batch]
             )
@@ -91,7 +90,7 @@ def summary(rows: pd.DataFrame) -> str:
     for setting, own in tables.settings(rows):
         there = runs(own)
         span = " to ".join(dict.fromkeys(f"{there['datetime'].iloc[end]:%Y-%m-%d}" for end in (0, -1)))
-        lines.append(f"{describe(setting)}: {count(len(there), 'run')}, {span}")
+        lines.append(f"{tables.describe(setting)}: {count(len(there), 'run')}, {span}")
         changed = changes(own)
         if changed.empty:
             lines.append("  no case is in two runs")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
@@ -20,7 +19,6 @@ from reports.drawing import Job, draw_all
 from reports.loading import Paths, Results, load_results
 from reports.panels import THROUGHPUT, TIME
 from reports.summarizing import DEFAULT_BASELINE, summary
-from reports.wording import count
 
 TITLE = "Convolution and pooling, backend by backend"
 
@@ -89,7 +87,7 @@ def _files(
     """The contents of the report by file name, index.html last."""
     gains = {name: gain for run in results.runs for name, gain in run.gains.items()}
     settings = list(tables.settings(frame))
-    varying = [key for key in tables.SETTING if len(frame[key].unique()) > 1]
+    varying = tables.varying(frame)
     parts = [
         _part(
             rows,
@@ -97,7 +95,7 @@ def _files(
             baseline,
             ladder.example(rows, layer) or ladder.example(rows),
             gains,
-            label=_label(setting, varying),
+            label=tables.describe(setting, varying),
             anchor=f"-{number}" if varying else "",
         )
         for number, (setting, rows) in enumerate(settings, 1)
@@ -109,7 +107,7 @@ def _files(
         title=title,
         baseline=baseline,
         parts=parts,
-        labels=[_label(setting, tables.SETTING) for setting, _ in settings],
+        labels=[tables.describe(setting) for setting, _ in settings],
         summary=summary(results.frame, baseline),
         doubts=trust.doubts(frame, results.runs),
         noisy=noisy,
@@ -182,11 +180,6 @@ def _draw(parts: Sequence[Part]) -> None:
     drawn = draw_all([job for _, _, job in wanted], sum(len(part.rows) for part in parts))
     for (part, name, _), sheet in zip(wanted, drawn, strict=True):
         part.sheets.setdefault(name, []).append(sheet)
-
-
-def _label(setting: Any, keys: Sequence[str]) -> str:
-    words = {"machine": setting.machine, "dtype": setting.dtype, "threads": count(setting.threads, "thread")}
-    return ", ".join(words[key] for key in keys)
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

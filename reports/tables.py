@@ -7,13 +7,13 @@ machine, dtype and number of threads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reports.wording import BACKENDS, OPS, in_order
+from reports.wording import BACKENDS, OPS, count, in_order
 
 SETTING = ["machine", "dtype", "threads"]
 NOISY = 0.1
@@ -54,6 +54,18 @@ def settings(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
     """Each setting, a named tuple of machine, dtype and threads, and its rows."""
     for setting in records(frame[SETTING].drop_duplicates()):
         yield setting, frame[(frame[SETTING] == list(setting)).all(axis=1)]
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The parts of a setting that are not the same in all rows."""
+    return [key for key in SETTING if len(frame[key].unique()) > 1]
+
+
+def describe(setting: Any, keys: Sequence[str] = SETTING) -> str:
+    """A setting, or these parts of it, in words; what is not known is left out."""
+    threads = count(setting.threads, "thread") if setting.threads else ""
+    words = {"machine": setting.machine, "dtype": setting.dtype, "threads": threads}
+    return ", ".join(words[key] for key in keys if words[key])
 
 
 def records(frame: pd.DataFrame) -> Iterator[Any]:
@@ -226,8 +238,8 @@ def compile_times(frame: pd.DataFrame) -> pd.DataFrame:
     """Per backend and op: the seconds of all compilations, their number, and the row of the longest."""
     rows = timed(frame).dropna(subset=["compile_s"])
     by = rows.groupby(["backend", "op"])["compile_s"]
-    count = (rows["compile_s"] > 0).groupby([rows["backend"], rows["op"]]).transform("sum")
-    rows = rows.assign(total_s=by.transform("sum"), compilations=count)
+    number = (rows["compile_s"] > 0).groupby([rows["backend"], rows["op"]]).transform("sum")
+    rows = rows.assign(total_s=by.transform("sum"), compilations=number)
     return rows.loc[by.idxmax()]
 
 
