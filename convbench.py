@@ -62,15 +62,13 @@ def peers(
     convbench's backends on a layer and operation counts. A ratio is the time of a library over that of
     convbench. dw is timed with db. Each is timed with new outputs, and with outputs written into `out`.
     """
-    from datetime import UTC, datetime
-
+    from benchmarks.origin import stamp
     from benchmarks.peers import Plan, compare
     from reports import peers as report
     from reports.peers_table import show
 
     plan = Plan.read(suite or (), ops, backends, libraries, threads, seconds)
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    path = out or RESULTS / "peers" / f"{stamp}.json"
+    path = out or RESULTS / "peers" / f"{stamp()}.json"
     if path.suffix != ".json":
         raise ValueError(f"--out is {str(path)!r}; expected a file whose name ends with .json")
     with progress_bar("case") as on_progress:

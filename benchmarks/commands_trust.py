@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -67,6 +66,7 @@ def same(
     Takes the backend that `auto` falls back to, and two batch sizes, unless others are asked for.
     """
     from benchmarks.options import Options
+    from benchmarks.origin import stamp
     from benchmarks.run import cases
     from benchmarks.same import SECONDS, Invented, measure_same, save
     from kernels.selection import PREFERENCE
@@ -84,8 +84,7 @@ def same(
         for number, each in enumerate(measure_same(options, seconds), 1):
             found.append(each)
             on_progress(number, len(planned), each.case.id)
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    path = AA_RESULTS / f"{stamp}.json"
+    path = AA_RESULTS / f"{stamp()}.json"
     table = save(path, found, options, seconds, findings)
     wrong = [each for each in found if each.wrong]
     for each in wrong:

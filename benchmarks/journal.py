@@ -20,12 +20,13 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 from pytest_benchmark.utils import safe_dumps
+
+from benchmarks.origin import now
 
 SUFFIX = ".partial"
 OUTCOMES = ("timed", "skipped", "failed")
@@ -47,10 +48,6 @@ def as_json(value: Any, indent: int | None = None) -> str:
     """Text as pytest-benchmark writes it, which shows what JSON has no form for."""
     text: str = safe_dumps(value, indent=indent)  # type: ignore[no-untyped-call]
     return text
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Journal:

@@ -11,21 +11,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from benchmarks.options import Options
+from benchmarks.origin import machine, now
 from benchmarks.suites import load_suite
 from benchmarks.workers import Ask, worker
 from kernels import available_backends, get_backend, own_backends
 from kernels.files import replacing
-from kernels.machine import identity, machine_facts
 from kernels.registry import Op, ops_of
 from kernels.spec import Spec
-from kernels.threads import pinned_threads
 
 VERSION = 2
 SUITE = "peers"
@@ -107,15 +105,10 @@ class Comparison:
 
     def save(self, path: Path) -> None:
         """Write all of it, with the facts about the machine, as JSON; the file is whole or not there."""
-        here = identity()
-        with pinned_threads(self.plan.threads):
-            machine = machine_facts(
-                {"brand_raw": here["cpu"], "flags": here["isa"].split()}, self.plan.threads
-            )
         content = {
             "convbench_peers": VERSION,
-            "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine,
+            "datetime": now(),
+            "machine": machine(self.plan.threads),
             **asdict(self),
         }
         with replacing(path) as partial:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from benchmarks.journal import SUFFIX, Journal, now
+from benchmarks.journal import SUFFIX, Journal
 from benchmarks.options import Options
+from benchmarks.origin import now, stamp
 from benchmarks.run import cases
 from kernels.machine import identity
 from kernels.selection import foreign
@@ -23,8 +23,8 @@ def begin(options: Options, journal: Journal) -> None:
 
 def new_path(folder: Path) -> Path:
     """Where the journal of a run that begins now belongs; its result will have its name."""
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    names = (f"{stamp}-{number}" if number > 1 else stamp for number in count(1))
+    begun = stamp()
+    names = (f"{begun}-{number}" if number > 1 else begun for number in count(1))
     paths = (folder / f"{name}{SUFFIX}" for name in names)
     return next(path for path in paths if not path.exists() and not result_of(path).exists())
 

@@ -13,7 +13,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,9 +23,9 @@ import pandas as pd
 
 from benchmarks.doctor import Finding
 from benchmarks.options import Options
+from benchmarks.origin import machine, now
 from benchmarks.run import Case, Run, cases, problem_of
 from kernels.files import replacing
-from kernels.machine import identity, machine_facts
 from kernels.measure import TIMED_S, WARM_UP_S, median_s, rounds_for, warm_up_rounds_for
 from kernels.problem import Problem
 from kernels.threads import pinned_threads
@@ -194,9 +193,6 @@ def save(
         for each in found
         for number, (a, b) in enumerate(each.pairs_s)
     ]
-    here = identity()
-    with pinned_threads(options.threads):
-        machine = machine_facts({"brand_raw": here["cpu"], "flags": here["isa"].split()}, options.threads)
     left_out = [
         {"case": each.case.id, "skipped": each.skipped, "wrong": each.wrong}
         for each in found
@@ -204,8 +200,8 @@ def save(
     ]
     content = {
         "convbench_same": VERSION,
-        "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine,
+        "datetime": now(),
+        "machine": machine(options.threads),
         "findings": [finding.as_dict() for finding in findings],
         "options": {**options.as_dict(), "seconds": seconds},
         "invented": asdict(Invented.of(found)) if rows else None,
