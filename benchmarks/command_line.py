@@ -88,6 +88,14 @@ def progress_bar(unit: str, title: str | None = None) -> Iterator[Callable[[int,
         yield on_progress
 
 
+def saved_runs() -> list[Path]:
+    """The runs saved in `RESULTS`, the newest last; ValueError without any."""
+    found = sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ValueError(f"no results in {RESULTS}/; expected files, or a run of `convbench bench` before")
+    return found
+
+
 def advise() -> None:
     """Say so where BLAS runs lesser kernels than it could."""
     from kernels.machine import lesser_blas

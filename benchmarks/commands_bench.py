@@ -16,6 +16,7 @@ from benchmarks.command_line import (
     Ops,
     Suite,
     Threads,
+    saved_runs,
 )
 from benchmarks.commands_trust import same, say_in_brief
 
@@ -134,14 +135,7 @@ def report(
     ] = None,
 ) -> None:
     """Turn saved results into one HTML file; beside it its figures (PNG, SVG) and its tables (CSV)."""
-    if not files:
-        newest = max(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime, default=None)
-        if newest is None:
-            raise ValueError(
-                f"no results in {RESULTS}/; expected files, or a run of `convbench bench` before"
-            )
-        files = [newest]
-    _report(files, out, baseline, layer)
+    _report(files or saved_runs()[-1:], out, baseline, layer)
 
 
 def _report(files: list[Path], out: Path, baseline: str, layer: str | None = None) -> None:

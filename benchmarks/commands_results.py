@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.command_line import RESULTS, terminal
+from benchmarks.command_line import RESULTS, saved_runs, terminal
 
 
 def compare(
@@ -80,9 +80,7 @@ def history(
     from reports.history_figures import draw
     from reports.loading import load_results
 
-    paths = files or sorted(RESULTS.glob("*.json"))
-    if not paths:
-        raise ValueError(f"no results in {RESULTS}/; expected files, or a run of `convbench bench` before")
+    paths = files or saved_runs()
     rows = report.history_of(load_results(paths, foreign=True))
     if rows.empty:
         raise ValueError(f"{', '.join(map(str, paths))}: nothing was timed; expected results with times")
