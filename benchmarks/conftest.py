@@ -15,7 +15,7 @@ from benchmarks import environment
 environment.prepare()  # before NumPy, which all of these import
 
 from benchmarks import resume
-from benchmarks.doctor import examine, in_brief
+from benchmarks.doctor import in_brief
 from benchmarks.journal import Journal
 from benchmarks.options import BATCH_SIZES, BUDGET_S, Options
 from benchmarks.recording import Recording
@@ -108,7 +108,7 @@ def _read_run(option: argparse.Namespace) -> Run:
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     if config.option.benchmark_only:
-        return in_brief(examine(config.stash[RUN].options.threads))
+        return in_brief(config.stash[RUN].findings)
     return lesser_blas()
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import psutil
 
 from benchmarks.ceiling import Ceiling, measure_ceiling
-from benchmarks.doctor import examine
+from benchmarks.doctor import Finding, examine
 from benchmarks.inputs import make_problem
 from benchmarks.journal import Journal, key_of
 from benchmarks.options import Options
@@ -132,9 +132,14 @@ class Run:
             if call_s is not None:
                 self.forecaster.record(case.layer, case.op, case.backend, case.dtype, call_s)
 
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What the doctor finds, once."""
+        return examine(self.options.threads)
+
     def examine_machine(self) -> None:
         """What the doctor finds, the first probe, and, once for the whole of the run, the ceilings."""
-        self.journal.write("findings", [finding.as_dict() for finding in examine(self.options.threads)])
+        self.journal.write("findings", [finding.as_dict() for finding in self.findings])
         self.probe = Probe(self.journal)
         self.probe.measure()
         if self.ceiling is None:
@@ -179,14 +184,14 @@ class Run:
             "options": self.options.as_dict(),
             "cases": len(self.journal.keys),
             "gains": {name: get_backend(name).gain for name in self.options.backends},
-            "findings": self._findings(),
+            "findings": self._all_findings(),
             "probes": self.journal.all("probe"),
             "skipped": self.journal.in_order("skipped"),
             "failed": self.journal.in_order("failed"),
             "resumed": self.journal.resumed,
         }
 
-    def _findings(self) -> list[dict[str, Any]]:
+    def _all_findings(self) -> list[dict[str, Any]]:
         """What the doctor found, by the latest of the processes that took the run up."""
         found = [finding for findings in self.journal.all("findings") for finding in findings]
         return list({finding["check"]: finding for finding in found}.values())

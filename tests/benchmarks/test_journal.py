@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks.doctor import Finding
 from benchmarks.journal import Journal, key_of
 from benchmarks.options import Options
 from benchmarks.run import Run, cases
@@ -150,3 +151,15 @@ def test_a_run_recalls_what_its_journal_holds(tmp_path):
     run.examine_machine()
     assert run.ceiling.as_dict() == ceiling
     assert again(journal).all("skipped") == run.as_dict()["skipped"]
+
+
+def test_a_run_examines_its_machine_once(monkeypatch):
+    found = [Finding("noise", "good", "quiet")]
+    looks = iter([found])
+    monkeypatch.setattr("benchmarks.run.examine", lambda threads: next(looks))
+    journal = Journal()
+    journal.write("ceiling", {"gemm_gflops": 1.0, "copy_gbs": 2.0, "dtype": "float32", "threads": 1})
+    run = Run(Options.read(["lenet"], threads=1), journal=journal)
+    assert run.findings == found
+    run.examine_machine()
+    assert run.as_dict()["findings"] == [found[0].as_dict()]
