@@ -15,6 +15,7 @@ from packaging.version import Version
 
 from benchmarks.command_line import duration
 from benchmarks.system import Process, System, look
+from kernels.machine import lesser_words
 from kernels.threads import pinned_threads
 
 BUSY = 0.2
@@ -237,11 +238,7 @@ def blas(system: System) -> Finding:
     """BLAS's kernels for lesser CPUs are slow, and so is what is made of them."""
     if system.lesser_blas is None:
         return _good("blas", "no better kernels of BLAS are known for this CPU")
-    return _warn(
-        "blas",
-        f"OpenBLAS runs its {system.lesser_blas} kernels, but this CPU has AVX-512",
-        "start Python with OPENBLAS_CORETYPE=SkylakeX",
-    )
+    return _warn("blas", *lesser_words(system.lesser_blas))
 
 
 def spinning(system: System) -> Finding:

@@ -9,14 +9,13 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks.trials import loop_s, product_s, tick_s
-from kernels.machine import lesser_family, numba_facts, numpy_blas
+from kernels.machine import lesser_family, load, numba_facts, numpy_blas, text_of, versions
 from kernels.threads import usable_cores
 
 LOOK_S = 0.25
@@ -92,7 +91,7 @@ def look(threads: int, root: Path = Path("/")) -> System:
         governors=_governors(root),
         boost=boost,
         boost_switch=switch,
-        load=_load(),
+        load=load(),
         busy=busy,
         processes=processes,
         memory_bytes=memory.total,
@@ -104,24 +103,17 @@ def look(threads: int, root: Path = Path("/")) -> System:
         lesser_blas=lesser_family(),
         spinning=_spinning(),
         layer=(numba_facts() or {}).get("layer"),
-        versions=_versions(),
+        versions=versions(PACKAGES),
         tick_s=tick_s(),
         product_s=product_s(),
         loop_s=loop_s(threads),
     )
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def _numbers(path: Path) -> list[int]:
     """The whole numbers at the beginning of a file; none where there is no such file."""
     found: list[int] = []
-    for word in (_text(path) or "").split():
+    for word in (text_of(path) or "").split():
         if not word.lstrip("-").isdecimal():
             break
         found.append(int(word))
@@ -136,7 +128,7 @@ def _usable(root: Path) -> list[Path]:
 
 
 def _physical_cores(root: Path) -> int | None:
-    siblings = {_text(core / "topology/thread_siblings_list") for core in _usable(root)}
+    siblings = {text_of(core / "topology/thread_siblings_list") for core in _usable(root)}
     if siblings and None not in siblings:
         return len(siblings)
     found: int | None = psutil.cpu_count(logical=False)
@@ -144,7 +136,7 @@ def _physical_cores(root: Path) -> int | None:
 
 
 def _governors(root: Path) -> tuple[str, ...]:
-    found = (_text(core / "cpufreq/scaling_governor") for core in _usable(root))
+    found = (text_of(core / "cpufreq/scaling_governor") for core in _usable(root))
     return tuple(name for name in found if name)
 
 
@@ -161,7 +153,7 @@ def _quota(root: Path) -> float | None:
     """The least of the limits of this process's control group and those above it."""
     found = []
     for folder in _groups(root):
-        text = (_text(folder / "cpu.max") or "").split()  # version 2: "150000 100000", or "max 100000"
+        text = (text_of(folder / "cpu.max") or "").split()  # version 2: "150000 100000", or "max 100000"
         if len(text) == 2 and text[0].isdecimal():
             found.append(int(text[0]) / int(text[1]))
         quota, period = _numbers(folder / "cpu.cfs_quota_us"), _numbers(folder / "cpu.cfs_period_us")
@@ -175,7 +167,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
     In a container the path may be that of the host, of which only the top folder is there.
     """
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (text_of(root / "proc/self/cgroup") or "").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0":
@@ -188,13 +180,6 @@ def _groups(root: Path) -> Iterator[Path]:
         for mount in mounts:
             for folder in (inside, *inside.parents):
                 yield root / "sys/fs/cgroup" / mount / folder
-
-
-def _load() -> float | None:
-    try:
-        return round(float(psutil.getloadavg()[0]), 2)
-    except (AttributeError, OSError):
-        return None
 
 
 def _busy() -> tuple[float | None, tuple[Process, ...]]:
@@ -242,7 +227,7 @@ def _on_battery() -> bool | None:
 
 
 def _virtual(root: Path) -> bool | None:
-    text = _text(root / "proc/cpuinfo")
+    text = text_of(root / "proc/cpuinfo")
     if text is None:
         return None
     flags = next((line.split() for line in text.splitlines() if line.startswith("flags")), [])
@@ -251,7 +236,7 @@ def _virtual(root: Path) -> bool | None:
 
 def _stolen(root: Path) -> float | None:
     """From /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal."""
-    first = (_text(root / "proc/stat") or "").partition("\n")[0].split()
+    first = (text_of(root / "proc/stat") or "").partition("\n")[0].split()
     if len(first) < 9 or first[0] != "cpu":
         return None
     user, nice, system, _, _, irq, softirq, steal = map(int, first[1:9])
@@ -264,13 +249,3 @@ def _spinning() -> bool:
     blas: dict[str, Any] = numpy_blas() or {}
     timeout = os.environ.get("OPENBLAS_THREAD_TIMEOUT", "")
     return blas.get("internal_api") == "openblas" and not (timeout.isdecimal() and int(timeout) <= 20)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -36,14 +37,14 @@ def machine_facts(cpu: dict[str, Any], threads: int) -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": versions((*_PACKAGES, *_PEERS)),
         "blas": _blas(),
         "coretype": _coretype(),
         "lesser_blas": lesser_blas(),
         "numba": numba_facts(),
         "waiting": {name: os.environ[name] for name in _WAITING if name in os.environ},
         "threads": threads,
-        "governor": _read(_CPU0 / "cpufreq" / "scaling_governor"),
+        "governor": text_of(_CPU0 / "cpufreq" / "scaling_governor"),
         "load_start": load(),
     }
 
@@ -62,21 +63,25 @@ def identity() -> dict[str, str]:
 
 def _cpu() -> tuple[str, set[str]]:
     """The CPU's name and its flags, as far as the system tells them."""
-    lines = (_read(Path("/proc/cpuinfo")) or "").splitlines()
+    lines = (text_of(Path("/proc/cpuinfo")) or "").splitlines()
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = facts.get("model name") or platform.processor() or platform.machine()
     return name, set((facts.get("flags") or facts.get("Features") or "").split())
 
 
-def load() -> float:
-    """Processes that wanted a core, on average over the last minute."""
-    return round(float(psutil.getloadavg()[0]), 2)
+def load() -> float | None:
+    """Processes that wanted a core, on average over the last minute; None where the system does not tell."""
+    try:
+        return round(float(psutil.getloadavg()[0]), 2)
+    except (AttributeError, OSError):
+        return None
 
 
-def _read(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
+    """What a file of the system says; None where there is none, or no text."""
     try:
         return path.read_text().strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
 
 
@@ -85,16 +90,17 @@ def caches() -> dict[str, int]:
     sizes = {}
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
     for index in sorted(_CPU0.glob("cache/index*")):
-        level, kind, size = (_read(index / name) for name in ("level", "type", "size"))
+        level, kind, size = (text_of(index / name) for name in ("level", "type", "size"))
         if level and size and kind in ("Data", "Unified"):
             number = int(size.rstrip("KMG")) * units.get(size[-1], 1)
             sizes["L1d" if level == "1" else f"L{level}"] = number
     return sizes
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Those of the packages that are installed."""
     found = {}
-    for package in (*_PACKAGES, *_PEERS):
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -118,9 +124,14 @@ def _blas() -> list[dict[str, Any]]:
 def lesser_blas() -> str | None:
     """What to do, in one line, where BLAS runs kernels for lesser CPUs than this one; else None."""
     family = lesser_family()
-    return family and (
-        f"OpenBLAS runs its {family} kernels, but this CPU has AVX-512: "
-        "start Python with OPENBLAS_CORETYPE=SkylakeX"
+    return family and ": ".join(lesser_words(family))
+
+
+def lesser_words(family: str) -> tuple[str, str]:
+    """What is wrong with that family of kernels here, and what to do about it."""
+    return (
+        f"OpenBLAS runs its {family} kernels, but this CPU has AVX-512",
+        "start Python with OPENBLAS_CORETYPE=SkylakeX",
     )
 
 
