@@ -142,12 +142,21 @@ def _conv_layer(
     _check("x", x, inputs)
     (w_shape, _), (x_shape, _) = w, x
     _check_channels(x_shape, w_shape, geometry[-1])
-    batched = len(x_shape) == len(w_shape)
-    spec = make(x_shape if batched else (1, *x_shape), w_shape, *geometry)
+    layer = _layer_of(x_shape, len(w_shape), lambda full: make(full, w_shape, *geometry))
     if b is not None:
+        K = layer.spec.K
         _check("b", b, BIAS)
-        if b[0] != (spec.K,):
-            raise ValueError(f"b has shape {b[0]} but w has {spec.K} filters; expected ({spec.K},)")
+        if b[0] != (K,):
+            raise ValueError(f"b has shape {b[0]} but w has {K} filters; expected ({K},)")
+    return layer
+
+
+def _layer_of(
+    x_shape: tuple[int, ...], dimensions: int, make: Callable[[tuple[int, ...]], ConvSpec | PoolSpec]
+) -> Layer:
+    """The layer for inputs of that shape, which are a single image where they have a dimension less."""
+    batched = len(x_shape) == dimensions
+    spec = make(x_shape if batched else (1, *x_shape))
     return Layer(spec, x_shape, spec.y_shape if batched else spec.y_shape[1:], spec.x_shape, spec.y_shape)
 
 
@@ -184,10 +193,11 @@ def _cached_pool_layer(
     types: Any,
 ) -> Layer:
     kernel_size, stride, padding, dilation = window
-    batched = len(x_shape) == 4
-    full = x_shape if batched else (1, *x_shape)
-    spec = pool2d_spec(mode, full, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad)
-    return Layer(spec, x_shape, spec.y_shape if batched else spec.y_shape[1:], spec.x_shape, spec.y_shape)
+
+    def make(full: tuple[int, ...]) -> PoolSpec:
+        return pool2d_spec(mode, full, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad)
+
+    return _layer_of(x_shape, 4, make)
 
 
 def conv2d_spec(
