@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from reports import tables
 from reports.axes import layer_rows, plain, real_numbers
-from reports.looks import ALERT, BAR, INK, MEDIUM, PALE, SMALL, WASH, ink_on, look
+from reports.looks import ALERT, BAR, INK, MEDIUM, PALE, SMALL, WASH, dots, ink_on, look
 from reports.wording import clip, short, times
 
 LEAST_MIB = 2.0**-10  # what allocates less is drawn at 1 KiB: a logarithmic axis has no zero
@@ -86,16 +86,12 @@ def speedups(ax: Axes, ratios: pd.DataFrame, layers: Sequence[str]) -> None:
     """
     place = {layer: row for row, layer in enumerate(layers)}
     for backend in tables.backends(ratios):
-        rows, style = ratios[ratios["backend"] == backend], look(backend)
+        rows, colour = ratios[ratios["backend"] == backend], look(backend).colour
         heights = rows["layer"].map(place)
-        ax.hlines(heights, rows["low"], rows["high"], color=style.colour, linewidth=2.6, alpha=0.45)
+        ax.hlines(heights, rows["low"], rows["high"], color=colour, linewidth=2.6, alpha=0.45)
         for predicted, here in rows.groupby("predicted"):
-            ax.plot(
-                here["speedup"], here["layer"].map(place), linestyle="none", label=backend,
-                marker=style.marker, markersize=6, color=style.colour, zorder=3,
-                markerfacecolor="white" if predicted else style.colour,
-                markeredgecolor=style.colour if predicted else INK, markeredgewidth=1 if predicted else 0.4,
-            )  # fmt: skip
+            dotted = dots(backend, hollow=bool(predicted))
+            ax.plot(here["speedup"], here["layer"].map(place), **dotted, markersize=6)
     ax.axvline(1, color=PALE, linewidth=1)
     ends = ratios[["low", "high", "speedup"]]
     real_numbers(ax, "x", min(ends.min().min(), 1.0), max(ends.max().max(), 1.0))
@@ -117,11 +113,8 @@ def memory(ax: Axes, frame: pd.DataFrame, layers: Sequence[str]) -> None:
     low, high = sizes.min(), sizes.max()
     ax.barh(matrix.index, matrix, height=0.72, color=BAR, label="im2col's matrix", zorder=1)
     for backend in tables.backends(peaks):
-        rows, style = peaks[peaks["backend"] == backend], look(backend)
-        ax.plot(
-            rows["peak_mib"], rows["row"], linestyle="none", label=backend, marker=style.marker, markersize=6,
-            color=style.colour, markeredgecolor=INK, markeredgewidth=0.4, zorder=3, alpha=0.9,
-        )  # fmt: skip
+        rows = peaks[peaks["backend"] == backend]
+        ax.plot(rows["peak_mib"], rows["row"], **dots(backend), markersize=6, alpha=0.9)
     real_numbers(ax, "x", low, high)
     layer_rows(ax, layers)
     ax.set_xlabel("peak memory (MiB)", fontsize=SMALL, color=INK)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
@@ -64,16 +64,23 @@ def look(backend: str) -> Look:
     return Look(colour, marker, ":")
 
 
+def dots(backend: str, hollow: bool = False) -> dict[str, Any]:
+    """What makes `Axes.plot` draw a backend's points: with an edge of ink, or hollow."""
+    style = look(backend)
+    shown: dict[str, Any] = {"label": backend, "color": style.colour, "marker": style.marker, "zorder": 3}
+    if hollow:
+        edge = {"markerfacecolor": "white", "markeredgecolor": style.colour, "markeredgewidth": 1.0}
+    else:
+        edge = {"markeredgecolor": INK, "markeredgewidth": 0.4}
+    return shown | edge | {"linestyle": "none"}
+
+
 def legend_handles(backends: Sequence[str]) -> list[Line2D]:
     """What a legend shows for each backend."""
+    line = {"linewidth": 1.3, "markersize": 6}
     return [
-        Line2D(
-            [], [], label=backend, color=style.colour, linestyle=style.line, linewidth=1.3,
-            marker=style.marker, markersize=6, markeredgecolor=INK, markeredgewidth=0.4,
-        )
-        for backend in backends
-        for style in [look(backend)]
-    ]  # fmt: skip
+        Line2D([], [], **dots(backend) | line | {"linestyle": look(backend).line}) for backend in backends
+    ]
 
 
 def ink_on(colour: str) -> str:

@@ -19,7 +19,7 @@ from matplotlib.collections import LineCollection
 
 from reports import tables
 from reports.axes import batch_ticks, log_limits
-from reports.looks import GRID, INK, MEDIUM, PALE, SMALL, look
+from reports.looks import GRID, INK, MEDIUM, PALE, SMALL, dots, look
 from reports.wording import short
 
 _Points = np.ndarray[Any, Any]
@@ -147,7 +147,4 @@ def _draw(ax: Axes, backend: str, marks: _Marks) -> None:
         LineCollection(marks.lines, colors=style.colour, linewidths=1.3, linestyles=style.line, zorder=2.5),
         autolim=False,
     )
-    ax.plot(
-        *np.concatenate(marks.lines).T, linestyle="none", label=backend, color=style.colour,
-        marker=style.marker, markersize=4.5, markeredgecolor=INK, markeredgewidth=0.4, zorder=3,
-    )  # fmt: skip
+    ax.plot(*np.concatenate(marks.lines).T, **dots(backend), markersize=4.5)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from reports import tables
 from reports.axes import plain, real_numbers, ticks
 from reports.loading import MIB
-from reports.looks import INK, PALE, SMALL, look
+from reports.looks import INK, PALE, SMALL, dots
 from reports.machines import Ceiling
 from reports.wording import significant, times
 
@@ -90,8 +90,5 @@ def _speed_axis(ax: Axes, frame: pd.DataFrame) -> None:
 
 def _points(ax: Axes, frame: pd.DataFrame, x: pd.Series[Any], y: pd.Series[Any]) -> None:
     for backend in tables.backends(frame):
-        mine, style = frame["backend"] == backend, look(backend)
-        ax.plot(
-            x[mine], y[mine], linestyle="none", label=backend, marker=style.marker, markersize=5,
-            color=style.colour, markeredgecolor=INK, markeredgewidth=0.4, zorder=3, alpha=0.85,
-        )  # fmt: skip
+        mine = frame["backend"] == backend
+        ax.plot(x[mine], y[mine], **dots(backend), markersize=5, alpha=0.85)
