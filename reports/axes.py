@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from matplotlib.axes import Axes
@@ -61,22 +61,24 @@ def batch_ticks(batches: Sequence[int]) -> tuple[list[float], float, float]:
     return [float(batch) for batch in reversed(shown)], batches[0] / 1.3, batches[-1] * 1.3
 
 
-def real_numbers(ax: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-    """A logarithmic axis with room at its ends, labelled with numbers, not powers."""
+def real_numbers(
+    ax: Axes, which: Literal["x", "y"], low: float, high: float, shown: Callable[[float], str] = short
+) -> None:
+    """A logarithmic axis with room at its ends, labelled with numbers as `shown`, not powers."""
     chosen, low, high = log_limits(low, high)
     if which == "x":
         ax.set_xscale("log")
         ax.set_xlim(low, high)
-        _fix(ax.xaxis, chosen)
+        _fix(ax.xaxis, chosen, shown)
     else:
         ax.set_yscale("log")
         ax.set_ylim(low, high)
-        _fix(ax.yaxis, chosen)
+        _fix(ax.yaxis, chosen, shown)
 
 
-def _fix(axis: Axis, values: Sequence[float]) -> None:
+def _fix(axis: Axis, values: Sequence[float], shown: Callable[[float], str]) -> None:
     axis.set_major_locator(FixedLocator(values))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(value)))
     axis.set_minor_locator(NullLocator())
 
 
@@ -84,15 +86,16 @@ def layer_rows(ax: Axes, layers: Sequence[str]) -> None:
     """A row for each layer, the first at the top; row n is at height n."""
     ax.set_ylim(len(layers) - 0.4, -0.6)
     ax.set_yticks(range(len(layers)), [clip(layer, NAME_LENGTH) for layer in layers])
+    ax.tick_params(axis="y", left=False)  # a name needs no mark
     ax.tick_params(axis="x", labeltop=len(layers) > 20)  # the lower labels are far away then
     ax.set_ylabel("layer", fontsize=SMALL, color=INK)
 
 
 def plain(ax: Axes) -> None:
-    """Pale lines at the ticks, and no frame but the two axes."""
+    """Pale lines at short ticks, and no frame but the two axes."""
     ax.grid(visible=True, color=GRID, linewidth=0.7)
     ax.set_axisbelow(True)
-    ax.tick_params(labelsize=SMALL, colors=INK, left=False, bottom=False)
+    ax.tick_params(labelsize=SMALL, colors=INK, length=2.5)
     for name, side in ax.spines.items():
         side.set_visible(name in ("left", "bottom"))
         side.set_color(PALE)

@@ -8,12 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports import history, tables
-from reports.axes import ticks
+from reports.axes import plain, real_numbers
 from reports.history import History
-from reports.looks import GRID, INK, MEDIUM, PALE, SMALL, legend_handles, look
+from reports.looks import INK, MEDIUM, SMALL, dots, legend_handles, look
 from reports.wording import OP_NAMES, seconds
 
 _PANEL = (3.3, 1.7)  # inches
@@ -68,17 +67,12 @@ def panel(ax: Axes, rows: pd.DataFrame, there: pd.DataFrame) -> None:
             ax.plot(x, own["median_s"], color=style.colour, linewidth=0.8, alpha=0.35)
         ax.errorbar(x, own["corrected_s"], yerr=bars, color=style.colour, linestyle=style.line, linewidth=1.2,
                     elinewidth=0.9, capsize=2)  # fmt: skip
-        for flag, fill, edge in ((False, style.colour, INK), (True, "white", style.colour)):
-            some = own["disturbed"] == flag
-            ax.plot(x[some], own.loc[some, "corrected_s"], linestyle="none", marker=style.marker,
-                    markersize=4.5, color=fill, markeredgecolor=edge, markeredgewidth=0.5)  # fmt: skip
-    _plain(ax)
+        for disturbed, some in own.groupby("disturbed"):
+            points = dots(backend, hollow=bool(disturbed))
+            ax.plot(x[some.index], some["corrected_s"], **points, markersize=4.5)
+    plain(ax)
     low, high = rows[["q1_s", "corrected_s"]].min().min(), rows[["q3_s", "corrected_s"]].max().max()
-    ax.set_yscale("log")
-    ax.set_ylim(low / 1.15, high * 1.15)
-    ax.set_yticks(ticks(low, high))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
+    real_numbers(ax, "y", low, high, seconds)
 
 
 def _label_runs(ax: Axes, there: pd.DataFrame) -> None:
@@ -89,12 +83,3 @@ def _label_runs(ax: Axes, there: pd.DataFrame) -> None:
     ax.set_xticks(range(0, len(there), step), labels, rotation=45, ha="right", fontsize=SMALL)
     ax.set_xlim(-0.5, len(there) - 0.5)
     ax.tick_params(labelbottom=True)
-
-
-def _plain(ax: Axes) -> None:
-    ax.grid(visible=True, color=GRID, linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.tick_params(labelsize=SMALL, colors=INK, length=2.5)
-    for name, side in ax.spines.items():
-        side.set_visible(name in ("left", "bottom"))
-        side.set_color(PALE)

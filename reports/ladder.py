@@ -109,4 +109,4 @@ def draw(ax: Axes, steps: pd.DataFrame, place: Place) -> None:
     ax.set_xlabel("ms a call", fontsize=SMALL, color=INK)
     ax.set_title(place.title, fontsize=LARGE, color=INK, fontweight="bold")
     plain(ax)
-    ax.tick_params(axis="y", labelsize=MEDIUM)
+    ax.tick_params(axis="y", labelsize=MEDIUM, left=False)

@@ -93,7 +93,7 @@ def test_disturbed_runs_are_hollow(results):
     found = next(histories(history_of(Results(results.frame, shaken))))
     (hollow,) = [
         line for line in draw(found).axes[0].lines
-        if line.get_color() == "white" and line.get_marker() == "v" and len(line.get_xdata())
+        if line.get_markerfacecolor() == "white" and line.get_marker() == "v" and len(line.get_xdata())
     ]  # fmt: skip
     assert hollow.get_xdata().tolist() == [1]
 
