@@ -63,7 +63,7 @@ def results(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def ladders(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every ladder of one setting: op, layer, batch and its rungs, in the order of `ladder.all_rungs`."""
+    """Every ladder of one setting: op, layer, batch and its rungs, in `ladder.all_rungs`' order."""
     return [
         {
             "op": place.op,

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from reports.axes import ticks
-from reports.looks import GRID, INK, MEDIUM, PALE, SMALL, legend_handles, look
+from reports.axes import plain, ticks
+from reports.looks import INK, MEDIUM, PALE, SMALL, dots, legend_handles
 from reports.tables import records
 from reports.wording import FAMILIES, OP_NAMES, in_order, short
 
@@ -116,11 +116,7 @@ def draw(ax: Axes, rows: pd.DataFrame) -> None:
         theirs = rows[rows["library"] == name]
         _markers(ax, name, theirs[~theirs["instead"]], places, hollow=False)
         _markers(ax, name, theirs[theirs["instead"]], places, hollow=True)
-        style = look(name)
-        ax.plot(
-            averages[name], below, linestyle="none", marker=style.marker, markersize=7, color=style.colour,
-            markeredgecolor=INK, markeredgewidth=0.6, zorder=3,
-        )  # fmt: skip
+        ax.plot(averages[name], below, **dots(name), markersize=7)
     for layer, backend in rows.drop_duplicates("layer")[["layer", "ours"]].itertuples(index=False):
         beside = ax.get_yaxis_transform()
         ax.text(1.01, places[layer], backend, transform=beside, va="center", fontsize=SMALL - 1, color=INK)
@@ -129,21 +125,16 @@ def draw(ax: Axes, rows: pd.DataFrame) -> None:
     names = [layer.removeprefix("peers:") for layer in layers]
     ax.set_yticks([*places.values(), *below], [*names, *(f"mean, {family}" for family in averages.index)])
     ax.set_ylim(below[-1] + 0.6, -0.6)
-    ax.tick_params(labelsize=SMALL, colors=INK, length=2.5)
-    ax.grid(visible=True, color=GRID, linewidth=0.7)
-    ax.set_axisbelow(True)
+    plain(ax)
     ax.set_xlabel("time of the library / time of convbench", fontsize=SMALL, color=INK)
 
 
 def _markers(ax: Axes, library: str, rows: pd.DataFrame, places: Mapping[str, int], hollow: bool) -> None:
     """A library's ratios with their quartiles."""
-    style = look(library)
     middle = rows["ratio"]
     ax.errorbar(
-        middle, rows["layer"].map(places), xerr=[middle - rows["q1"], rows["q3"] - middle], linestyle="none",
-        marker=style.marker, markersize=6, color=style.colour, elinewidth=1.1, zorder=3,
-        markerfacecolor="white" if hollow else style.colour,
-        markeredgecolor=style.colour if hollow else INK, markeredgewidth=1.2 if hollow else 0.4,
+        middle, rows["layer"].map(places), xerr=[middle - rows["q1"], rows["q3"] - middle],
+        **dots(library, hollow), markersize=6, elinewidth=1.1,
     )  # fmt: skip
 
 

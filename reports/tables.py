@@ -7,7 +7,7 @@ machine, dtype and number of threads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
     return [key for key in SETTING if len(frame[key].unique()) > 1]
 
 
-def describe(setting: Any, keys: Sequence[str] = SETTING) -> str:
+def describe(setting: Any, keys: list[str] = SETTING) -> str:
     """A setting, or these parts of it, in words; what is not known is left out."""
     threads = count(setting.threads, "thread") if setting.threads else ""
     words = {"machine": setting.machine, "dtype": setting.dtype, "threads": threads}
