@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 .PHONY: test bench quick check lint types clean
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 bench: $(INSTALLED)
 	$(BIN)/convbench bench

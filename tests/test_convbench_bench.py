@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cli import ROOT, environment
 
@@ -103,9 +104,12 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End a process, and those that it started, as nothing could keep them from."""
+    """End a process, and those that it started, as nothing could keep them from; none is left then."""
+    started = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    _, left = psutil.wait_procs(started, timeout=DEADLINE_S)
+    assert not left
 
 
 def start_waiting(folder: Path, *command: str) -> subprocess.Popen[str]:
