@@ -74,7 +74,7 @@ def ladders(frame: pd.DataFrame) -> list[dict[str, Any]]:
                     row.backend, row.seconds, bool(row.predicted), seconds(row.seconds), times(row.step),
                     times(row.total),
                 ]
-                for row in tables.records(steps)
+                for row in steps
             ],
         }
         for place, steps in ladder.all_rungs(frame)

@@ -50,20 +50,16 @@ def crossings(frame: pd.DataFrame, machine: Machine) -> list[Crossing]:
     best = best[best["clear"] & best["margin"].notna()]
     by_case = {(row.op, row.layer, row.batch, row.backend): row for row in tables.records(rows)}
     found = []
-    for op in tables.ops(best):
-        for layer in tables.layers(best[best["op"] == op]):
-            winners = best[(best["op"] == op) & (best["layer"] == layer)].sort_values("batch")
-            for one, other in pairwise(tables.records(winners)):
-                if one.backend == other.backend:
-                    continue
-                pair = [
-                    by_case.get((op, layer, at.batch, who.backend))
-                    for who in (one, other)
-                    for at in (one, other)
-                ]
-                if None not in pair:
-                    why = _why(_Line(*pair[:2]), _Line(*pair[2:]), machine)
-                    found.append(Crossing(op, layer, one.backend, one.batch, other.backend, other.batch, why))
+    for op, layer, winners in tables.by_layer(best):
+        for one, other in pairwise(sorted(winners, key=lambda row: row.batch)):
+            if one.backend == other.backend:
+                continue
+            pair = [
+                by_case.get((op, layer, at.batch, who.backend)) for who in (one, other) for at in (one, other)
+            ]
+            if None not in pair:
+                why = _why(_Line(*pair[:2]), _Line(*pair[2:]), machine)
+                found.append(Crossing(op, layer, one.backend, one.batch, other.backend, other.batch, why))
     return found
 
 

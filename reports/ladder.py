@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from reports import tables
 from reports.axes import plain, real_numbers
 from reports.looks import INK, LARGE, MEDIUM, SMALL, look
 from reports.wording import seconds, times
+
+_RUNG = ["backend", "seconds", "predicted", "step", "total"]
 
 
 class Place(NamedTuple):
@@ -36,19 +40,24 @@ def rungs(frame: pd.DataFrame, place: Place) -> pd.DataFrame:
     """
     op, layer, batch = place
     here = frame[(frame["op"] == op) & (frame["layer"] == layer) & (frame["batch"] == batch)]
-    return _steps(_known(here))
+    return _steps(_known(here))[_RUNG].reset_index(drop=True)
 
 
-def all_rungs(frame: pd.DataFrame) -> Iterator[tuple[Place, pd.DataFrame]]:
-    """Every place of one setting with at least two rungs, ops, layers and batch sizes in their order."""
+def all_rungs(frame: pd.DataFrame) -> Iterator[tuple[Place, list[Any]]]:
+    """Every place of one setting with at least two rungs, ops, layers and batch sizes in their order.
+
+    A rung is a named tuple with the columns of `rungs`, among others.
+    """
     known = _known(frame)
-    by_place = dict(list(known.groupby(["op", "layer", "batch"], sort=False)))
-    for op in tables.ops(known):
-        for layer in tables.layers(known):
-            for batch in sorted(known["batch"].unique()):
-                rows = by_place.get((op, layer, batch))
-                if rows is not None and len(rows) >= 2:
-                    yield Place(op, layer, int(batch)), _steps(rows)
+    by_place: defaultdict[Place, list[Any]] = defaultdict(list)
+    for rung in tables.records(_steps(known)):
+        by_place[Place(rung.op, rung.layer, rung.batch)].append(rung)
+    batches = sorted(known["batch"].unique())
+    for place in itertools.starmap(
+        Place, itertools.product(tables.ops(known), tables.layers(known), batches)
+    ):
+        if len(by_place[place]) >= 2:
+            yield place, by_place[place]
 
 
 def _known(frame: pd.DataFrame) -> pd.DataFrame:
@@ -59,10 +68,13 @@ def _known(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _steps(known: pd.DataFrame) -> pd.DataFrame:
-    found = known[["backend", "seconds", "predicted"]]
-    found = found.sort_values("seconds", ascending=False, kind="stable", ignore_index=True)
-    step = found["seconds"].shift() / found["seconds"]
-    return found.assign(step=step, total=found["seconds"].max() / found["seconds"])
+    """The rows of `_known`, the slowest first, with their factors within each place."""
+    found = known[[*Place._fields, "backend", "seconds", "predicted"]]
+    found = found.sort_values("seconds", ascending=False, kind="stable")
+    times_ = found.groupby(list(Place._fields), sort=False)["seconds"]
+    return found.assign(
+        step=times_.shift() / found["seconds"], total=times_.transform("max") / found["seconds"]
+    )
 
 
 def example(frame: pd.DataFrame, layer: str | None = None) -> Place | None:

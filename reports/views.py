@@ -90,14 +90,11 @@ def layer_speedups(ratios: pd.DataFrame) -> Table:
     """Speed-ups per layer and op, at the batch sizes of `tables.at_largest_batch`."""
     names = tables.backends(ratios)
     rows: list[list[str | Cell]] = []
-    for op in tables.ops(ratios):
-        of_op = ratios[ratios["op"] == op]
-        for layer in tables.layers(of_op):
-            here = list(tables.records(of_op[of_op["layer"] == layer]))
-            cells = {row.backend: _ratio(row) for row in here}
-            first = here[0]
-            base = f"{'≈ ' if first.predicted else ''}{seconds(first.base_median_s)}"
-            rows.append([op, layer, f"{first.batch:,}", base, *(cells.get(name, NOTHING) for name in names)])
+    for op, layer, here in tables.by_layer(ratios):
+        cells = {row.backend: _ratio(row) for row in here}
+        first = here[0]
+        base = f"{'≈ ' if first.predicted else ''}{seconds(first.base_median_s)}"
+        rows.append([op, layer, f"{first.batch:,}", base, *(cells.get(name, NOTHING) for name in names)])
     head = ("op", "layer", "batch size", "baseline", *_heads(names))
     data = ratios[["op", "layer", "batch", "backend", "base_median_s", "predicted", "speedup", "low", "high"]]
     return Table(head, "llrr" + "r" * len(names), rows, "speedups", data)
@@ -127,14 +124,11 @@ def memory(peaks: pd.DataFrame) -> Table:
     """Peak memory in MiB, a row per op and layer, a column per backend; `peaks` is `tables.memory`."""
     names = tables.backends(peaks)
     rows: list[list[str | Cell]] = []
-    for op in tables.ops(peaks):
-        of_op = peaks[peaks["op"] == op]
-        for layer in tables.layers(of_op):
-            here = list(tables.records(of_op[of_op["layer"] == layer]))
-            cells = {row.backend: significant(row.peak_mib) for row in here}
-            arrays, matrix = significant(here[0].least_mib), significant(here[0].im2col_mib)
-            shown = [cells.get(name, NOTHING) for name in names]
-            rows.append([op, layer, f"{here[0].batch:,}", arrays, matrix, *shown])
+    for op, layer, here in tables.by_layer(peaks):
+        cells = {row.backend: significant(row.peak_mib) for row in here}
+        arrays, matrix = significant(here[0].least_mib), significant(here[0].im2col_mib)
+        shown = [cells.get(name, NOTHING) for name in names]
+        rows.append([op, layer, f"{here[0].batch:,}", arrays, matrix, *shown])
     head = ("op", "layer", "batch size", "arrays", "im2col's matrix", *_heads(names))
     data = peaks[["op", "layer", "batch", "backend", "least_mib", "im2col_mib", "peak_mib"]]
     return Table(head, "llrrr" + "r" * len(names), rows, "memory", data)
@@ -179,12 +173,10 @@ def _cases(rows: pd.DataFrame) -> Table:
     """A row per layer and op, its batch sizes with their predicted times in one cell."""
     lines: list[list[str | Cell]] = []
     several = len(rows["reason"].unique()) > 1
-    for op in tables.ops(rows):
-        of_op = rows[rows["op"] == op]
-        for layer in tables.layers(of_op):
-            here = of_op[of_op["layer"] == layer].sort_values("batch")
-            batches = ", ".join(_predicted(row) for row in tables.records(here))
-            lines.append([op, layer, batches, *([str(here["reason"].iloc[-1])] if several else [])])
+    for op, layer, here in tables.by_layer(rows):
+        here.sort(key=lambda row: row.batch)
+        batches = ", ".join(_predicted(row) for row in here)
+        lines.append([op, layer, batches, *([here[-1].reason] if several else [])])
     head = ("op", "layer", "batch sizes (predicted time of a call)", *(["reason, of the last"] * several))
     return Table(head, "llll"[: len(head)], lines, "untimed", rows)
 

@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pytest
 
 import reports
@@ -41,7 +42,8 @@ def test_every_place_with_two_rungs(frame):
         Place("forward", "d:pool", 8),
     ]  # a:conv dw, and b:conv at 32, have one backend
     for place, steps in found.items():
-        assert steps.equals(ladder.rungs(frame, place))
+        rungs = ladder.rungs(frame, place)
+        assert pd.DataFrame(steps)[list(rungs)].equals(rungs)
 
 
 def test_the_example_has_the_most_rungs_and_work(frame):

@@ -205,3 +205,13 @@ def test_wording(function, value, text):
 def test_clipping_keeps_both_ends():
     assert wording.clip("abcdefghij", 10) == "abcdefghij"
     assert wording.clip("abcdefghijk", 10) == "abcde…hijk"
+
+
+def test_rows_by_op_and_layer_in_their_orders(frame):
+    found = list(tables.by_layer(frame))
+    orders = [(op, layer) for op in tables.ops(frame) for layer in tables.layers(frame[frame["op"] == op])]
+    assert [(op, layer) for op, layer, _ in found] == orders
+    for op, layer, rows in found:
+        here = frame[(frame["op"] == op) & (frame["layer"] == layer)]
+        assert [row.median_s for row in rows] == pytest.approx(here["median_s"].tolist(), nan_ok=True)
+    assert sum(len(rows) for _, _, rows in found) == len(frame)
