@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
-from matplotlib.patches import Rectangle
+from matplotlib.collections import PolyCollection
 
-from reports import tables
+from reports import tables, words
 from reports.axes import layer_rows, plain, real_numbers
 from reports.looks import ALERT, BAR, INK, MEDIUM, PALE, SMALL, WASH, dots, ink_on, look
 from reports.wording import clip, short, times
+from reports.words import Word, Words
 
 LEAST_MIB = 2.0**-10  # what allocates less is drawn at 1 KiB: a logarithmic axis has no zero
 _SHORT_NAMES = {"onnxruntime": "onnxrt"}  # what fits into a cell
+
+
+class _Cell(NamedTuple):
+    """What a map shows at a corner: two lines on a ground, which may be hatched with `stripes`."""
+
+    corner: tuple[int, int]
+    name: str
+    lead: str
+    ink: str
+    ground: str
+    stripes: str | None = None
 
 
 def fastest(ax: Axes, frame: pd.DataFrame, layers: Sequence[str], batches: Sequence[int]) -> None:
@@ -27,33 +39,15 @@ def fastest(ax: Axes, frame: pd.DataFrame, layers: Sequence[str], batches: Seque
     is in brackets and the cell is hatched in the colour of the runner-up. Grey cells have rows, but no
     times; blank ones have no rows.
     """
-    grounds: list[Rectangle] = []
-    cells = frame.groupby(["layer", "batch"])["status"].agg(set).reset_index()
-    for row in tables.records(cells):
-        if "timed" not in row.status:
-            corner, failed = (batches.index(row.batch), layers.index(row.layer)), "failed" in row.status
-            grounds.append(Rectangle(corner, 1, 1, facecolor=WASH))
-            _cell(ax, corner, "failed" if failed else "skipped", "", ALERT if failed else PALE)
-    for row in tables.records(tables.fastest(frame)):
-        corner = (batches.index(row.batch), layers.index(row.layer))
-        colour = look(row.backend).colour
-        grounds.append(Rectangle(corner, 1, 1, facecolor=colour))
-        within_noise = not (row.clear or math.isnan(row.margin))
-        if within_noise:
-            stripes = look(row.next_backend).colour
-            ax.add_patch(
-                Rectangle(corner, 1, 1, facecolor="none", edgecolor=stripes, hatch="////", linewidth=0)
-            )
-        lead = "" if math.isnan(row.margin) else times(row.margin)
-        _cell(ax, corner, row.backend, f"({lead})" if within_noise else lead, ink_on(colour), colour)
-    # One artist for all of them: a map may have a thousand.
-    ax.add_collection(
-        PatchCollection(
-            grounds, facecolors=[ground.get_facecolor() for ground in grounds], edgecolors="white",
-            linewidths=1.5, zorder=0.5,
-        ),
-        autolim=False,
-    )  # fmt: skip
+    columns = {batch: number for number, batch in enumerate(batches)}
+    heights = {layer: number for number, layer in enumerate(layers)}
+    cells = [
+        cell((columns[row.batch], heights[row.layer]), row)
+        for cell, rows in ((_idle, _statuses(frame)), (_won, tables.fastest(frame)))
+        for row in tables.records(rows)
+    ]
+    _fill(ax, cells)
+    _name(ax, cells)
     ax.set_xlim(0, len(batches))
     ax.set_ylim(len(layers), 0)
     ax.set_xticks(np.arange(len(batches)) + 0.5, [short(batch) for batch in batches])
@@ -65,17 +59,68 @@ def fastest(ax: Axes, frame: pd.DataFrame, layers: Sequence[str], batches: Seque
         side.set_visible(False)
 
 
-def _cell(
-    ax: Axes, corner: tuple[int, int], name: str, below: str, ink: str, ground: str | None = None
-) -> None:
-    """A name and what stands below it; in brackets, on a ground of its own, free of hatching."""
-    x, y = corner[0] + 0.5, corner[1] + 0.5
-    text = f"{_SHORT_NAMES.get(name) or clip(name, 8)}\n{below}".rstrip()
-    free = {"facecolor": ground, "edgecolor": "none", "pad": 1.0} if below.startswith("(") else None
-    ax.text(
-        x, y, text, ha="center", va="center", color=ink, clip_on=True, fontsize=SMALL, linespacing=1.15,
-        bbox=free,
+def _statuses(frame: pd.DataFrame) -> pd.DataFrame:
+    """The places without a time, and whether something failed there."""
+    by_place = frame.assign(timed=frame["status"].eq("timed"), failed=frame["status"].eq("failed")).groupby(
+        ["layer", "batch"]
+    )
+    places = by_place[["timed", "failed"]].any().reset_index()
+    return places[~places["timed"]]
+
+
+def _idle(corner: tuple[int, int], row: Any) -> _Cell:
+    name, ink = ("failed", ALERT) if row.failed else ("skipped", PALE)
+    return _Cell(corner, name, "", ink, WASH)
+
+
+def _won(corner: tuple[int, int], row: Any) -> _Cell:
+    name, ground = _SHORT_NAMES.get(row.backend) or clip(row.backend, 8), look(row.backend).colour
+    if math.isnan(row.margin):
+        return _Cell(corner, name, "", ink_on(ground), ground)
+    if row.clear:
+        return _Cell(corner, name, times(row.margin), ink_on(ground), ground)
+    stripes = look(row.next_backend).colour
+    return _Cell(corner, name, f"({times(row.margin)})", ink_on(ground), ground, stripes)
+
+
+def _fill(ax: Axes, cells: Sequence[_Cell]) -> None:
+    """The cells' grounds and stripes. One artist for all of a kind: a map may have a thousand."""
+    square = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    ax.add_collection(
+        PolyCollection(
+            [square + cell.corner for cell in cells], facecolors=[cell.ground for cell in cells],
+            edgecolors="white", linewidths=1.5, zorder=0.5,
+        ),
+        autolim=False,
     )  # fmt: skip
+    for stripes in sorted({cell.stripes for cell in cells if cell.stripes}):
+        hatched = [square + cell.corner for cell in cells if cell.stripes == stripes]
+        ax.add_collection(
+            PolyCollection(hatched, facecolors="none", edgecolors=stripes, hatch="////", linewidths=0),
+            autolim=False,
+        )
+
+
+def _name(ax: Axes, cells: Sequence[_Cell]) -> None:
+    """The cells' letters; those in brackets on a ground of their own, free of hatching."""
+    free = [cell for cell in cells if cell.stripes]
+    words.grounds(
+        ax,
+        [_middle(cell) for cell in free],
+        [max(words.width(cell.name), words.width(cell.lead)) for cell in free],
+        [cell.ground for cell in free],
+        SMALL,
+    )
+    alone = [Word(*_middle(cell), cell.name, cell.ink) for cell in cells if not cell.lead]
+    above = [Word(*_middle(cell), cell.name, cell.ink) for cell in cells if cell.lead]
+    below = [Word(*_middle(cell), cell.lead, cell.ink) for cell in cells if cell.lead]
+    Words(ax, alone, SMALL)
+    Words(ax, above, SMALL, words.MIDDLE - words.LINE / 2)
+    Words(ax, below, SMALL, words.MIDDLE + words.LINE / 2)
+
+
+def _middle(cell: _Cell) -> tuple[float, float]:
+    return cell.corner[0] + 0.5, cell.corner[1] + 0.5
 
 
 def speedups(ax: Axes, ratios: pd.DataFrame, layers: Sequence[str]) -> None:

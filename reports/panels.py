@@ -17,10 +17,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from reports import tables
+from reports import tables, words
 from reports.axes import batch_ticks, log_limits
 from reports.looks import GRID, INK, MEDIUM, PALE, SMALL, dots, look
 from reports.wording import short
+from reports.words import Word, Words
 
 _Points = np.ndarray[Any, Any]
 
@@ -79,24 +80,23 @@ def against_batch(ax: Axes, frame: pd.DataFrame, quantity: Quantity, boxes: Mapp
     marks: defaultdict[str, _Marks] = defaultdict(_Marks)
     grid: list[list[tuple[float, float]]] = []
     frames: list[list[tuple[float, float]]] = []
-    by_layer = dict(list(frame.groupby("layer", sort=False)))
+    letters = _Letters()
+    values = _values(tables.timed(frame), quantity)
+    by_layer = dict(list(values.groupby("layer", sort=False)))
+    batches = frame.groupby("layer")["batch"].unique()
     for layer, box in boxes.items():
-        rows = by_layer[layer]
-        values = _values(tables.timed(rows), quantity)
-        across, down = _across(rows, box), _down(values, box)
+        here = by_layer.get(layer, values.iloc[:0])
+        across, down = _across(batches[layer], box), _down(here, box)
         grid += [[(x, box.top), (x, box.top + box.height)] for x in across.place(across.ticks)]
         grid += [[(box.left, y), (box.left + box.width, y)] for y in down.place(down.ticks)]
         right, bottom = box.left + box.width, box.top + box.height
         frames.append([(box.left, box.top), (box.left, bottom), (right, bottom)])
-        _letters(ax, box, across, down, quantity.unit if len(values) else "")
-        for backend, mine in values.groupby("backend", sort=False):
-            x = across.place(mine["batch"])
-            middle, low, high = (down.place(mine[key]) for key in ("median", "low", "high"))
-            marks[str(backend)].lines.append(np.column_stack([x, middle]))
-            marks[str(backend)].bars += list(np.stack([np.stack([x, low], 1), np.stack([x, high], 1)], 1))
-    ax.add_collection(LineCollection(grid, colors=GRID, linewidths=0.7, zorder=1), autolim=False)
-    ax.add_collection(LineCollection(frames, colors=PALE, linewidths=0.8, zorder=1.5), autolim=False)
-    for backend in tables.backends(tables.timed(frame)):
+        letters.add(ax, box, across, down, quantity.unit if len(here) else "")
+        _mark(marks, here, across, down)
+    _lines(ax, grid, colors=GRID, linewidths=0.7, snap=True, zorder=1)
+    _lines(ax, frames, colors=PALE, linewidths=0.8, snap=True, zorder=1.5)
+    letters.write(ax)
+    for backend in tables.backends(values):
         _draw(ax, backend, marks[backend])
 
 
@@ -104,12 +104,23 @@ def _values(rows: pd.DataFrame, quantity: Quantity) -> pd.DataFrame:
     """The quantity of timed rows and its quartiles, small batches first: median, low, high."""
     values = {key: quantity.of(rows["batch"], rows[f"{key}_s"]) for key in ("q1", "median", "q3")}
     ends = np.sort([values["q1"], values["q3"]], axis=0)
-    found = rows[["backend", "batch"]].assign(median=values["median"], low=ends[0], high=ends[1])
+    found = rows[["layer", "backend", "batch"]].assign(median=values["median"], low=ends[0], high=ends[1])
     return found.sort_values("batch", kind="stable")
 
 
-def _across(rows: pd.DataFrame, box: Box) -> Scale:
-    ticks, low, high = batch_ticks(sorted(rows["batch"].unique()))
+def _mark(marks: Mapping[str, _Marks], values: pd.DataFrame, across: Scale, down: Scale) -> None:
+    """Add what each backend has in a panel."""
+    x = across.place(values["batch"])
+    middle, low, high = (down.place(values[key]) for key in ("median", "low", "high"))
+    line, bars = np.stack([x, middle], 1), np.stack([np.stack([x, low], 1), np.stack([x, high], 1)], 1)
+    names = values["backend"].to_numpy()
+    for backend in dict.fromkeys(names):
+        marks[backend].lines.append(line[names == backend])
+        marks[backend].bars += list(bars[names == backend])
+
+
+def _across(batches: Sequence[int], box: Box) -> Scale:
+    ticks, low, high = batch_ticks(sorted(batches))
     return Scale(low, high, box.left, box.left + box.width, ticks)
 
 
@@ -120,31 +131,57 @@ def _down(values: pd.DataFrame, box: Box) -> Scale:
     return Scale(low, high, box.top + box.height, box.top, ticks)
 
 
-def _letters(ax: Axes, box: Box, across: Scale, down: Scale, unit: str) -> None:
-    """The panel's title, its axes' numbers and units."""
-    bottom, middle = box.top + box.height, box.left + box.width / 2
-    small: dict[str, Any] = {"fontsize": SMALL, "color": INK}
-    ax.text(
-        middle, box.top - 0.07, box.title, ha="center", va="bottom", fontsize=MEDIUM, color=INK, weight="bold"
-    )
-    for tick, x in zip(across.ticks, across.place(across.ticks), strict=True):
-        ax.text(x, bottom + 0.05, short(tick), ha="center", va="top", **small)
-    ax.text(middle, bottom + 0.22, "batch size (images)", ha="center", va="top", **small)
-    if not unit:
-        ax.text(middle, box.top + box.height / 2, "nothing timed", ha="center", color=PALE, fontsize=MEDIUM)
-        return
-    for tick, y in zip(down.ticks, down.place(down.ticks), strict=True):
-        ax.text(box.left - 0.05, y, short(tick), ha="right", va="center", **small)
-    ax.text(box.left - 0.42, box.top + box.height / 2, unit, ha="right", va="center", rotation=90, **small)
+@dataclass
+class _Letters:
+    """The words of all panels, by how they are written."""
+
+    titles: list[Word] = field(default_factory=list)
+    below: list[Word] = field(default_factory=list)
+    beside: list[Word] = field(default_factory=list)
+
+    def add(self, ax: Axes, box: Box, across: Scale, down: Scale, unit: str) -> None:
+        """A panel's title, its axes' numbers and units."""
+        bottom, middle = box.top + box.height, box.left + box.width / 2
+        lines = box.title.split("\n")
+        step = words.LINE * MEDIUM / 72
+        self.titles += [
+            Word(middle, box.top - 0.07 - (len(lines) - number) * step, line)
+            for number, line in enumerate(lines, 1)
+        ]
+        places = across.place(across.ticks)
+        self.below += [
+            Word(x, bottom + 0.05, short(tick)) for tick, x in zip(across.ticks, places, strict=True)
+        ]
+        self.below.append(Word(middle, bottom + 0.22, "batch size (images)"))
+        if not unit:
+            nothing = "nothing timed"
+            ax.text(middle, box.top + box.height / 2, nothing, ha="center", color=PALE, fontsize=MEDIUM)
+            return
+        places = down.place(down.ticks)
+        self.beside += [
+            Word(box.left - 0.05, y, short(tick)) for tick, y in zip(down.ticks, places, strict=True)
+        ]
+        ax.text(
+            box.left - 0.42, box.top + box.height / 2, unit, ha="right", va="center", rotation=90,
+            fontsize=SMALL, color=INK,
+        )  # fmt: skip
+
+    def write(self, ax: Axes) -> None:
+        """Put all of them on the Axes."""
+        Words(ax, self.titles, MEDIUM, words.ABOVE, weight="bold")
+        Words(ax, self.below, SMALL, words.BELOW)
+        Words(ax, self.beside, SMALL, align="right")
 
 
 def _draw(ax: Axes, backend: str, marks: _Marks) -> None:
     style = look(backend)
-    ax.add_collection(
-        LineCollection(marks.bars, colors=style.colour, linewidths=2.6, alpha=0.45, zorder=2), autolim=False
-    )
-    ax.add_collection(
-        LineCollection(marks.lines, colors=style.colour, linewidths=1.3, linestyles=style.line, zorder=2.5),
-        autolim=False,
-    )
+    _lines(ax, marks.bars, colors=style.colour, linewidths=2.6, alpha=0.45, zorder=2)
+    _lines(ax, marks.lines, colors=style.colour, linewidths=1.3, linestyles=style.line, zorder=2.5)
     ax.plot(*np.concatenate(marks.lines).T, **dots(backend), markersize=4.5)
+
+
+def _lines(ax: Axes, lines: Sequence[Any], **style: Any) -> None:
+    """All of these lines as one path with gaps, which is smaller in an SVG, and drawn sooner."""
+    gap = np.full((1, 2), np.nan)
+    path = np.concatenate([points for line in lines for points in (line, gap)])
+    ax.add_collection(LineCollection([path], **style), autolim=False)

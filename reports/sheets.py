@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from PIL import Image
 
 from reports import figures, ladder, panels, scatter, tables
 from reports.axes import NAME_LENGTH
@@ -298,10 +300,19 @@ def _legend(figure: Figure, handles: Sequence[Line2D | Patch], width: float) -> 
 
 
 def _sheet(name: str, heading: str, alt: str, figure: Figure, grounds: bool = False) -> Sheet:
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    svg = io.BytesIO()
     # The salt names what is referred to, so that the same results give the same file.
     with mpl.rc_context(_SVG | {"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     width, height = (round(inches * SHOWN_DPI) for inches in figure.get_size_inches())
-    return Sheet(name, heading, alt, png.getvalue(), svg.getvalue(), width, height, grounds)
+    return Sheet(name, heading, alt, _png(figure), svg.getvalue(), width, height, grounds)
+
+
+def _png(figure: Figure) -> bytes:
+    """The figure in pixels: without transparency, and packed less hard, a half faster than `savefig`."""
+    canvas: Any = FigureCanvasAgg(figure)
+    png = io.BytesIO()
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
+    Image.fromarray(pixels).save(png, format="png", dpi=(DPI, DPI), compress_level=3)
+    return png.getvalue()
