@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -101,22 +100,21 @@ def _files(
         for number, (setting, rows) in enumerate(settings, 1)
         if len(tables.timed(rows))
     ]
-    _draw(parts)
+    drawn = _draw(parts)
     noisy, facts = views.noisy(frame), [views.machine(run) for run in results.runs]
-    page = _render(
-        title=title,
-        baseline=baseline,
-        parts=parts,
-        labels=[tables.describe(setting) for setting, _ in settings],
-        summary=summary(results.frame, baseline),
-        doubts=trust.doubts(frame, results.runs),
-        noisy=noisy,
-        skipped=views.groups(frame, "skipped"),
-        failed=views.groups(frame, "failed"),
-        counts=frame["status"].value_counts().to_dict(),
-        machines=facts,
-        data=browser.data(frame, {part.anchor: part.rows for part in parts}, gains),
-    )
+    content = {
+        "title": title,
+        "baseline": baseline,
+        "labels": [tables.describe(setting) for setting, _ in settings],
+        "summary": summary(results.frame, baseline),
+        "doubts": trust.doubts(frame, results.runs),
+        "noisy": noisy,
+        "skipped": views.groups(frame, "skipped"),
+        "failed": views.groups(frame, "failed"),
+        "counts": frame["status"].value_counts().to_dict(),
+        "machines": facts,
+        "data": browser.data(frame, {part.anchor: part.rows for part in parts}, gains),
+    }
     files = {
         "noisy.csv": _csv(noisy.data),
         "untimed.csv": _csv(frame[frame["status"] != "timed"]),
@@ -125,9 +123,10 @@ def _files(
     }
     for part in parts:
         files |= {f"{table.name}{part.anchor}.csv": _csv(table.data) for table in part.tables.values()}
-        for sheet in itertools.chain(*part.sheets.values()):
-            files |= {f"{sheet.name}.png": sheet.png, f"{sheet.name}.svg": sheet.svg}
-    return {**files, "index.html": page.encode()}
+    for part, name, sheet in drawn:
+        part.sheets.setdefault(name, []).append(sheet)
+        files |= {f"{sheet.name}.png": sheet.png, f"{sheet.name}.svg": sheet.svg}
+    return {**files, "index.html": _render(parts=parts, **content).encode()}
 
 
 def _part(
@@ -143,13 +142,14 @@ def _part(
     relative, peaks = tables.relative(rows), tables.memory(rows)
     crossings = crossing.crossings(rows, machine)
     shown = [views.advice(rows), views.correctness(rows)]
-    drawings: list[tuple[str, Job]] = [
+    # The largest come first, so that no process has one of them to draw when the others are done.
+    drawings: list[tuple[str, Job]] = [("fastest", (sheets.fastest_sheet, rows, anchor))]
+    drawings += [
         (quantity.name, (sheets.batch_sheet, rows, op, family, quantity, anchor))
         for quantity in (THROUGHPUT, TIME)
         for op, family in sheets.batch_panels(rows)
     ]
     drawings += [
-        ("fastest", (sheets.fastest_sheet, rows, anchor)),
         ("roofline", (sheets.roofline_sheet, relative, machine.ceiling, anchor)),
         ("error-speed", (sheets.error_speed_sheet, relative, anchor)),
     ]
@@ -174,12 +174,11 @@ def _part(
     return Part(label, anchor, rows, place, headline.sentences(rows), trust.spread(rows), named, drawings)
 
 
-def _draw(parts: Sequence[Part]) -> None:
-    """Make the figures of all parts, side by side where there are many cases."""
+def _draw(parts: Sequence[Part]) -> Iterator[tuple[Part, str, sheets.Sheet]]:
+    """The figures of all parts with their names, drawn side by side where there are many cases."""
     wanted = [(part, name, job) for part in parts for name, job in part.drawings]
     drawn = draw_all([job for _, _, job in wanted], sum(len(part.rows) for part in parts))
-    for (part, name, _), sheet in zip(wanted, drawn, strict=True):
-        part.sheets.setdefault(name, []).append(sheet)
+    return ((part, name, sheet) for (part, name, _), sheet in zip(wanted, drawn, strict=True))
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
