@@ -54,6 +54,8 @@ ModelName = Annotated[
 WEIGHTS_HELP = ".npz, .safetensors or .pth, or the folder of a run; the newest run if not given."
 RESULTS = Path("results")
 RUNS = RESULTS / "train"
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C ended, as shells have it."""
 
 
 def terminal() -> Any:

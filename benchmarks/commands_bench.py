@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command_line import (
+    INTERRUPTED,
     RESULTS,
     Backends,
     BatchSizes,
@@ -21,8 +22,6 @@ from benchmarks.command_line import (
 from benchmarks.commands_trust import same, say_in_brief
 
 BASELINE = "loops"
-INTERRUPTED = 130
-"""The exit code of what Ctrl-C ended, as shells have it."""
 
 
 def bench(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.command_line import (
+    INTERRUPTED,
     RUNS,
     WEIGHTS_HELP,
     BackendName,
@@ -123,7 +124,7 @@ def train(
         f"stopped in epoch {progress.epoch + 1} after {progress.step} of {training.steps_per_epoch} steps; "
         f"`convbench train {plan.model} --resume --out {run.folder}` goes on"
     )
-    raise typer.Exit(130)
+    raise typer.Exit(INTERRUPTED)
 
 
 def evaluate(

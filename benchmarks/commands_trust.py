@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.command_line import RESULTS, Threads, duration, progress_bar, terminal
+from benchmarks.command_line import INTERRUPTED, RESULTS, Threads, duration, progress_bar, terminal
 
 AA_RESULTS = RESULTS / "aa"
 AA_BATCH_SIZES = "1,32"
@@ -67,8 +67,7 @@ def same(
     """
     from benchmarks.options import Options
     from benchmarks.origin import stamp
-    from benchmarks.run import cases
-    from benchmarks.same import SECONDS, Invented, measure_same, save
+    from benchmarks.same import SECONDS, Invented, save
     from kernels.selection import PREFERENCE
 
     options = Options.read(
@@ -77,13 +76,9 @@ def same(
     seconds = SECONDS if seconds is None else seconds
     if not seconds > 0:
         raise ValueError(f"--seconds is {seconds:g}; expected more than 0")
-    planned = list(cases(options))
+    options.layers()
     findings = say_in_brief(options.threads)
-    found = []
-    with progress_bar("case") as on_progress:
-        for number, each in enumerate(measure_same(options, seconds), 1):
-            found.append(each)
-            on_progress(number, len(planned), each.case.id)
+    found, stopped = _measured(options, seconds)
     path = AA_RESULTS / f"{stamp()}.json"
     table = save(path, found, options, seconds, findings)
     wrong = [each for each in found if each.wrong]
@@ -94,8 +89,32 @@ def same(
         typer.echo(f"\n{Invented.of(found)}")
     skipped = sum(each.skipped is not None for each in found)
     typer.echo(f"results: {path}, {table}{f'; {skipped} cases skipped' if skipped else ''}")
-    if wrong:
-        raise typer.Exit(1)
+    if stopped or wrong:
+        raise typer.Exit(INTERRUPTED if stopped else 1)
+
+
+def _measured(options: Any, seconds: float) -> tuple[list[Any], bool]:
+    """The cases of `options`, each against itself, and whether Ctrl-C came before the last of them.
+
+    Those before it are kept; where there are none, the command ends.
+    """
+    from benchmarks.run import cases
+    from benchmarks.same import measure_same
+
+    planned = list(cases(options))
+    found: list[Any] = []
+    try:
+        with progress_bar("case") as on_progress:
+            for each in measure_same(options, seconds):
+                found.append(each)
+                on_progress(len(found), len(planned), each.case.id)
+    except KeyboardInterrupt:
+        if not found:
+            typer.echo("no case was finished: nothing is kept")
+            raise typer.Exit(INTERRUPTED) from None
+        typer.echo(f"stopped: {len(found)} of {len(planned)} cases are finished")
+        return found, True
+    return found, False
 
 
 def _show_same(found: list[Any]) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from cli import convbench_run
+from typer.testing import CliRunner
 
+import convbench
 from benchmarks import same
 from benchmarks.doctor import Finding
 from benchmarks.options import Options
@@ -159,6 +161,28 @@ def test_bench_aa_says_what_means_nothing(tmp_path: Path):
     assert results == f"results: results/aa/{files[1].name}, results/aa/{files[0].name}"
     saved = json.loads(files[1].read_text())
     assert saved["invented"]["pairs"] == len(saved["pairs"]) >= 5 * same.LEAST_REPEATS
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch, finished):
+    """A keyboard interrupt in the third case, or in the first."""
+
+    def measure(options, seconds):
+        yield from [pairs(1.1, 0.9)] * finished
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(same, "measure_same", measure)
+    (tmp_path / "tiny.txt").write_text(SUITE)
+    done = CliRunner().invoke(convbench.app, ["bench", "--aa", "--suite", "tiny.txt", "--threads", "1"])
+    assert done.exit_code == 130, done.output
+    saved = [json.loads(file.read_text()) for file in tmp_path.glob("results/aa/*.json")]
+    if finished:
+        assert "stopped: 2 of 10 cases are finished" in done.output
+        assert [len(each["pairs"]) for each in saved] == [4]
+    else:
+        assert "no case was finished: nothing is kept" in done.output
+        assert saved == []
 
 
 @pytest.mark.parametrize(
