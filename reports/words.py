@@ -57,7 +57,7 @@ class Words(PathCollection):
         super().__init__(
             [_outline(word.text, drop, align, weight) for word in self.words],
             sizes=[size**2],  # the paths are of letters a point high
-            offsets=np.array([(word.x, word.y) for word in self.words]).reshape(-1, 2),
+            offsets=np.reshape([(word.x, word.y) for word in self.words], (-1, 2)),
             offset_transform=ax.transData,
             facecolors=[word.colour for word in self.words],
             linewidths=0,
@@ -96,8 +96,8 @@ def grounds(
     corners = np.array([(-1, -half), (1, -half), (1, half), (-1, half), (-1, -half)])
     found = PathCollection(
         [Path(corners * (width / 2 + pad, 1), closed=True) for width in widths],
-        sizes=[size**2], offsets=places, offset_transform=ax.transData, facecolors=colours, linewidths=0,
-        zorder=2,
+        sizes=[size**2], offsets=np.reshape(places, (-1, 2)), offset_transform=ax.transData,
+        facecolors=colours, linewidths=0, zorder=2,
     )  # fmt: skip
     found.set_transform(IdentityTransform())
     ax.add_collection(found, autolim=False)

@@ -80,3 +80,11 @@ def test_a_ground_is_as_wide_as_its_text(ax):
     em = 20 / 72 * 100
     assert right - left == pytest.approx((words.width("numba") + 0.26) * em, abs=2)
     assert bottom - top == pytest.approx(2 * words.LINE * em, abs=2)
+
+
+def test_nothing_to_write_leaves_the_axes_blank(ax):
+    Words(ax, [], 8)
+    words.grounds(ax, [], [], [], 8)
+    ax.figure.canvas.draw()
+    assert np.asarray(ax.figure.canvas.buffer_rgba()).min() == 255
+    assert "<text" not in svg(ax)
