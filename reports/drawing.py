@@ -7,7 +7,7 @@ from typing import Any
 
 from joblib import Parallel, cpu_count, delayed
 
-from reports.sheets import Sheet
+from reports.saving import Sheet
 
 Job = tuple[Any, ...]
 """A function of `sheets` and its arguments."""

@@ -17,6 +17,7 @@ from reports import browser, crossing, headline, ladder, machines, sheets, table
 from reports.drawing import Job, draw_all
 from reports.loading import Paths, Results, load_results
 from reports.panels import THROUGHPUT, TIME
+from reports.saving import Sheet
 from reports.summarizing import DEFAULT_BASELINE, summary
 
 TITLE = "Convolution and pooling, backend by backend"
@@ -38,7 +39,7 @@ class Part:
     spread: str
     tables: dict[str, views.Table]
     drawings: list[tuple[str, Job]]
-    sheets: dict[str, list[sheets.Sheet]] = field(default_factory=dict)
+    sheets: dict[str, list[Sheet]] = field(default_factory=dict)
 
 
 def write(
@@ -174,7 +175,7 @@ def _part(
     return Part(label, anchor, rows, place, headline.sentences(rows), trust.spread(rows), named, drawings)
 
 
-def _draw(parts: Sequence[Part]) -> Iterator[tuple[Part, str, sheets.Sheet]]:
+def _draw(parts: Sequence[Part]) -> Iterator[tuple[Part, str, Sheet]]:
     """The figures of all parts with their names, drawn side by side where there are many cases."""
     wanted = [(part, name, job) for part in parts for name, job in part.drawings]
     drawn = draw_all([job for _, _, job in wanted], sum(len(part.rows) for part in parts))

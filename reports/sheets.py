@@ -1,63 +1,34 @@
-"""Sheets: whole figures, of panels that other modules draw, as PNG and SVG.
+"""Sheets: whole figures, of panels that other modules draw.
 
 Sizes are in inches and add up, so that nothing has to be fitted: a sheet grows with its layers.
 """
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from PIL import Image
 
 from reports import figures, ladder, panels, scatter, tables
 from reports.axes import NAME_LENGTH
 from reports.looks import BAR, INK, LARGE, MEDIUM, SMALL, legend_handles
 from reports.machines import Ceiling
+from reports.saving import DPI, Sheet, save
 from reports.wording import FAMILIES, OP_NAMES, count, short
 
-DPI = 150
-SHOWN_DPI = 100
-"""Pixels per inch at which the page shows a sheet; the PNG has more, for sharp screens."""
 _COLUMNS = 4
 _LINE = 0.16  # the height of a line of a title
 _TITLE = 30  # characters of a panel's title that fit on a line
 _ROW = 0.3  # the height of a layer in a panel of rows
 _SQUARE = (3.3, 2.7)  # a panel of points
 
-_SVG: dict[Any, Any] = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"]}
-"""Letters stay letters: smaller, to be searched, and drawn in the reader's own fonts."""
-
 Handles = list[Line2D | Patch]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A figure: its files' name without ending, heading, description for those who cannot see it.
-
-    `width` and `height` are its size on the page in pixels. Its backends' colours may be `grounds` of
-    letters.
-    """
-
-    name: str
-    heading: str
-    alt: str
-    png: bytes
-    svg: bytes
-    width: int
-    height: int
-    grounds: bool = False
 
 
 def batch_panels(frame: pd.DataFrame) -> list[tuple[str, str]]:
@@ -76,49 +47,49 @@ def batch_sheet(
     layers = count(rows["layer"].nunique(), "layer")
     alt = f"{heading}: {quantity.name} in {quantity.unit} against batch size, on {layers}"
     name = f"{quantity.name}-{op}-{family}{suffix}"
-    return _sheet(name, heading, alt, draw_against_batch(rows, quantity))
+    return save(name, heading, alt, draw_against_batch(rows, quantity))
 
 
 def fastest_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
     """The maps of the fastest backend, one per op, side by side."""
     alt = "Fastest backend per layer, batch size and op"
-    return _sheet(f"fastest{suffix}", "Fastest backend", alt, draw_fastest(frame), grounds=True)
+    return save(f"fastest{suffix}", "Fastest backend", alt, draw_fastest(frame), grounds=True)
 
 
 def speedup_sheet(ratios: pd.DataFrame, baseline: str, suffix: str = "") -> Sheet:
     """Speed-ups over the baseline, a panel per op; `ratios` is of `tables.at_largest_batch`."""
     alt = f"Speed-ups over {baseline} per layer, backend and op"
-    return _sheet(f"speedup{suffix}", f"Speed-ups over {baseline}", alt, draw_speedups(ratios))
+    return save(f"speedup{suffix}", f"Speed-ups over {baseline}", alt, draw_speedups(ratios))
 
 
 def roofline_sheet(frame: pd.DataFrame, ceiling: Ceiling | None, suffix: str = "") -> Sheet:
     """The roofline, a panel per op; `frame` is `tables.relative`."""
     alt = "GFLOP/s against FLOP per byte, with the measured ceilings"
-    return _sheet(f"roofline{suffix}", "Roofline", alt, draw_roofline(frame, ceiling))
+    return save(f"roofline{suffix}", "Roofline", alt, draw_roofline(frame, ceiling))
 
 
 def memory_sheet(peaks: pd.DataFrame, suffix: str = "") -> Sheet:
     """Peak memory, a panel per op, side by side; `peaks` is `tables.memory`."""
     alt = "Peak memory per layer, backend and op, in MiB"
-    return _sheet(f"memory{suffix}", "Peak memory", alt, draw_memory(peaks))
+    return save(f"memory{suffix}", "Peak memory", alt, draw_memory(peaks))
 
 
 def memory_speed_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
     """Memory against speed, a panel per op; `frame` is `tables.relative` with known peaks."""
     alt = "Peak memory as a multiple of the arrays against speed"
-    return _sheet(f"memory-speed{suffix}", "Memory against speed", alt, draw_memory_speed(frame))
+    return save(f"memory-speed{suffix}", "Memory against speed", alt, draw_memory_speed(frame))
 
 
 def error_speed_sheet(frame: pd.DataFrame, suffix: str = "") -> Sheet:
     """Error against speed, a panel per op; `frame` is `tables.relative`."""
     alt = "Error relative to the largest output against speed"
-    return _sheet(f"error-speed{suffix}", "Error against speed", alt, draw_error_speed(frame))
+    return save(f"error-speed{suffix}", "Error against speed", alt, draw_error_speed(frame))
 
 
 def ladder_sheet(steps: pd.DataFrame, place: ladder.Place, suffix: str = "") -> Sheet:
     """The ladder of one place; `steps` is `ladder.rungs`."""
     alt = f"Time of a call of each backend on {place.title}"
-    return _sheet(f"ladder{suffix}", place.title, alt, draw_ladder(steps, place))
+    return save(f"ladder{suffix}", place.title, alt, draw_ladder(steps, place))
 
 
 def draw_against_batch(frame: pd.DataFrame, quantity: panels.Quantity) -> Figure:
@@ -297,22 +268,3 @@ def _legend(figure: Figure, handles: Sequence[Line2D | Patch], width: float) -> 
         handles=list(handles), loc="upper center", ncols=min(len(handles), _per_line(width)), frameon=False,
         fontsize=MEDIUM, labelcolor=INK, columnspacing=1.6, handlelength=1.8, borderpad=0.2,
     )  # fmt: skip
-
-
-def _sheet(name: str, heading: str, alt: str, figure: Figure, grounds: bool = False) -> Sheet:
-    svg = io.BytesIO()
-    # The salt names what is referred to, so that the same results give the same file.
-    with mpl.rc_context(_SVG | {"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    width, height = (round(inches * SHOWN_DPI) for inches in figure.get_size_inches())
-    return Sheet(name, heading, alt, _png(figure), svg.getvalue(), width, height, grounds)
-
-
-def _png(figure: Figure) -> bytes:
-    """The figure in pixels: without transparency, and packed less hard, a half faster than `savefig`."""
-    canvas: Any = FigureCanvasAgg(figure)
-    png = io.BytesIO()
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[:, :, :3]
-    Image.fromarray(pixels).save(png, format="png", dpi=(DPI, DPI), compress_level=3)
-    return png.getvalue()

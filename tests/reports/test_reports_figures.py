@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 
 import reports
-from reports import axes, figures, ladder, looks, panels, scatter, sheets, tables, themed
+from reports import axes, figures, ladder, looks, panels, saving, scatter, sheets, tables, themed
 from reports.machines import Ceiling
 from reports.words import Words
 
@@ -302,9 +302,9 @@ def test_sheets_are_png_and_svg_of_the_size_they_claim(golden_frame):
     for sheet in made:
         assert sheet.png.startswith(b"\x89PNG")
         width = int.from_bytes(io.BytesIO(sheet.png).getvalue()[16:20], "big")
-        assert width / sheet.width == pytest.approx(sheets.DPI / sheets.SHOWN_DPI, rel=0.01)
+        assert width / sheet.width == pytest.approx(saving.DPI / saving.SHOWN_DPI, rel=0.01)
         inches = float(re.search(rb'width="([0-9.]+)pt"', sheet.svg)[1]) / 72
-        assert inches * sheets.SHOWN_DPI == pytest.approx(sheet.width, abs=1)
+        assert inches * saving.SHOWN_DPI == pytest.approx(sheet.width, abs=1)
         assert b"<text" in sheet.svg  # letters stay letters
 
 

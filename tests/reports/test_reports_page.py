@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 import reports
-from reports import drawing, page, sheets
+from reports import drawing, page
+from reports.saving import Sheet
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -62,9 +63,7 @@ def undrawn(monkeypatch):
     """Reports without their figures, which take seconds, where a test is about words."""
 
     def blank(jobs, cases):
-        return [
-            sheets.Sheet(f"blank-{number}", "", "", b"", b"<svg></svg>", 1, 1) for number in range(len(jobs))
-        ]
+        return [Sheet(f"blank-{number}", "", "", b"", b"<svg></svg>", 1, 1) for number in range(len(jobs))]
 
     monkeypatch.setattr(page, "draw_all", blank)
 
