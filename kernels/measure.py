@@ -15,7 +15,7 @@ from kernels.problem import Problem
 from kernels.registry import Op
 
 MIN_ROUNDS = 3
-MAX_ROUNDS = 200
+MAX_ROUNDS = 1000
 TIMED_S = 0.1
 """Seconds of timing that a case aims at, between `MIN_ROUNDS` and `MAX_ROUNDS` rounds."""
 WARM_UP_S = 0.02
