@@ -15,10 +15,16 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.axis import Axis
+from kernels.registry import Op
+from kernels.spec import ConvSpec
 from kernels.tiled_record import Recorded
 
 BLOCK_BYTES = 256 * 1024
 """What the copied rows of a block may take: they are to stay in the second-level cache."""
+
+
+Inside = tuple[tuple[int, int], ...]
+"""Of an output, the offsets that lie inside its inputs, and the taps that they belong to."""
 
 
 class AxisTaps(NamedTuple):
@@ -32,6 +38,18 @@ class AxisTaps(NamedTuple):
     """Which tap of the kernel each offset belongs to."""
     step: int
     first: int
+
+    def inside(self) -> Iterator[tuple[int, Inside]]:
+        """Each output, and what it reads inside."""
+        for i in range(self.out):
+            yield (
+                i,
+                tuple(
+                    (offset, tap)
+                    for offset, tap in zip(self.offsets, self.taps, strict=True)
+                    if 0 <= i * self.stride + offset < self.size
+                ),
+            )
 
 
 def forward_taps(axis: Axis) -> AxisTaps:
@@ -52,6 +70,50 @@ def dx_taps(axis: Axis) -> Iterator[AxisTaps]:
             out = -(-(axis.size - phase) // axis.stride)
             offsets, taps = zip(*pairs, strict=True)
             yield AxisTaps(axis.out, out, 1, offsets, taps, axis.stride, phase)
+
+
+class Correlation(NamedTuple):
+    """Forward, or dx, as correlations of the planes of a source with weights."""
+
+    rows: tuple[AxisTaps, ...]
+    cols: tuple[AxisTaps, ...]
+    channels: int
+    filters: int
+    """Of a group: of the source, and of the outputs."""
+    plane: tuple[int, int]
+    per_filter: int
+    per_channel: int
+    """Weights from one to the next."""
+    kernel: int
+    """Columns of taps."""
+
+    @classmethod
+    def of(cls, spec: ConvSpec, op: Op) -> Correlation:
+        channels, filters, taps = spec.C // spec.groups, spec.K // spec.groups, spec.R * spec.S
+        if op == "forward":
+            rows, cols = (forward_taps(spec.rows),), (forward_taps(spec.cols),)
+            return cls(rows, cols, channels, filters, (spec.OH, spec.OW), channels * taps, taps, spec.S)
+        phases = tuple(dx_taps(spec.rows)), tuple(dx_taps(spec.cols))
+        return cls(*phases, filters, channels, (spec.H, spec.W), taps, channels * taps, spec.S)
+
+    @property
+    def parts(self) -> list[tuple[AxisTaps, AxisTaps]]:
+        return list(product(self.rows, self.cols))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every output is in some part."""
+        return sum(rows.out * cols.out for rows, cols in self.parts) == self.plane[0] * self.plane[1]
+
+    @property
+    def inputs(self) -> int:
+        """Of an image and group."""
+        return self.channels * self.rows[0].size * self.cols[0].size
+
+    @property
+    def weights(self) -> int:
+        """Of a filter."""
+        return self.channels * min(self.per_filter, self.per_channel)
 
 
 class CopiedAxis(NamedTuple):

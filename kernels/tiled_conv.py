@@ -7,14 +7,21 @@ workspace, and lays its tiles.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 from numba import prange
 
+from kernels import tiled_images
 from kernels.jit import Kernel, helper
+from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_copy import copy_chunk, size_of, turn
-from kernels.tiled_plan import PART, Plan, plan
+from kernels.tiled_axis import Correlation
+from kernels.tiled_copy import copy_chunk, size_of
+from kernels.tiled_pack import pack
+from kernels.tiled_plan import PART, Plan, cost, plan
 from kernels.tiled_record import column, entries, matrix
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import nothing, workspace
@@ -42,39 +49,6 @@ def copy_block(zero, source, channels, first, c, target):
 
 
 @Kernel
-def pack(w, bias, plan, memory):
-    """Into the workspace: for each group and panel (outer, inner, filters of it), and the bias.
-
-    Of each group, filter k has its weights at o * outer_step + k * inner, `inner` of them in a row.
-    """
-    pieces, start, end = pieces_to_pack(plan), plan[0].bias, plan[0].work
-    for piece in prange(pieces):
-        pack_piece(piece, w, plan, memory)
-    for i in range(end - start):
-        memory[start + i] = bias[i] if i < len(bias) else 0
-
-
-@helper
-def pieces_to_pack(plan):
-    """How many `pack_piece` packs."""
-    return plan[0].groups * len(matrix(plan[0].panels)) * plan[0].outer
-
-
-@helper
-def pack_piece(piece, w, plan, memory):
-    """The weights of one group, panel and o; whole vectors are padded with zeros."""
-    p = plan[0]
-    panels = matrix(p.panels)
-    o, panel = piece % p.outer, panels[piece // p.outer % len(panels)]
-    group = piece // (p.outer * len(panels))
-    size = w.itemsize
-    source = group * (w.size // p.groups) + o * p.outer_step + panel[0] * p.inner
-    target = group * p.packed + panel[4] + o * p.inner * panel[3]
-    turn(w.dtype.type(0), p.turner, w.ctypes.data + source * size, panel[1], p.inner, p.inner,
-         memory.ctypes.data + target * size, panel[3], p.across_filters)  # fmt: skip
-
-
-@Kernel
 def correlate(source, out, plan, memory):
     """out = source correlated with what is packed, plus bias."""
     workers, tasks = plan[0].workers, plan[0].tasks
@@ -87,21 +61,21 @@ def correlate(source, out, plan, memory):
 def lay_tiles(worker, task, source, out, plan, memory):
     """One task of it; `source` and `out` by their addresses."""
     p = plan[0]
-    c = p.copy
+    c, w = p.copy, p.packing
     parts = entries(p.parts, PART)
-    tiles, panels, addresses = matrix(p.tiles), matrix(p.panels), matrix(p.addresses)
+    tiles, panels, addresses = matrix(p.tiles), matrix(w.panels), matrix(p.addresses)
     size = memory.itemsize
     plane, down = p.out_height * p.out_width, p.step_down * p.out_width
     piece, block, unit = task % p.slices, task // p.slices % p.blocks, task // (p.slices * p.blocks)
-    group = unit % p.groups
+    group = unit % w.groups
     origin = column(p.origins)[block]
-    copied = memory.ctypes.data + (p.work + worker * p.of_worker) * size
+    copied = memory.ctypes.data + (w.end + worker * p.of_worker) * size
     copy_block(memory.dtype.type(0), source + unit * c.channels * c.H * c.W * size, c.channels,
                origin * p.apart_down, c, copied)  # fmt: skip
     for n in range(piece * len(panels) // p.slices, (piece + 1) * len(panels) // p.slices):
         k, count = panels[n, 0], panels[n, 1]
-        start = memory.ctypes.data + (p.bias + group * p.filters + k) * size
-        w = memory.ctypes.data + (group * p.packed + panels[n, 4]) * size
+        start = memory.ctypes.data + (w.bias + group * w.filters + k) * size
+        packed = memory.ctypes.data + (group * w.of_group + panels[n, 4]) * size
         for part in parts:
             first = min(block * part.block, part.rows - part.block)
             taps, count_taps = p.table.address + part.taps * 16, part.end_of_taps - part.taps
@@ -110,35 +84,55 @@ def lay_tiles(worker, task, source, out, plan, memory):
                 address = addresses[tiles[i, 3], panels[n, 2]]
                 at = (first - origin + row) * p.row_step + col * p.apart_across
                 to = out + (
-                    (unit * p.filters + k) * plane
+                    (unit * w.filters + k) * plane
                     + (part.first_down + (first + row) * p.step_down) * p.out_width
                     + part.first_across + col * p.step_across
                 ) * size  # fmt: skip
-                if p.across_filters:
-                    call_emitted(address, copied + at * size, p.row_step, w, 0, taps, panels[n, 3],
+                if w.across_filters:
+                    call_emitted(address, copied + at * size, p.row_step, packed, 0, taps, panels[n, 3],
                                  count_taps, to, plane, down, count, start)  # fmt: skip
                 else:
-                    call_emitted(address, w, 1, copied + at * size, p.row_step, taps, 1,
+                    call_emitted(address, packed, 1, copied + at * size, p.row_step, taps, 1,
                                  count_taps, to, plane, down, width, start)  # fmt: skip
+
+
+class _Way(NamedTuple):
+    """One of the ways to correlate: its loops, what they need to know, and whether they fill all outputs."""
+
+    loops: Kernel
+    plan: Plan | tiled_images.Plan
+    whole: bool
+
+
+@lru_cache(maxsize=1024)
+def way(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> _Way | None:
+    """The faster one, by its cost; None for dx where all windows lie in the padding."""
+    asked = Correlation.of(spec, op)
+    if not asked.parts:
+        return None
+    if tiled_images.cost(spec, op, dtype, threads) < cost(spec, op, dtype, threads):
+        return _Way(tiled_images.correlate_images, tiled_images.plan(spec, op, dtype, threads), True)
+    return _Way(correlate, plan(spec, op, dtype, threads), asked.whole)
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = x correlated with w, plus b."""
-    found = plan(spec, "forward", x.dtype, active())
-    assert found is not None
-    _correlate(found, x, w, nothing(x.dtype) if b is None else b, y)
+    _correlate("forward", spec, x, w, nothing(x.dtype) if b is None else b, y)
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
-    """dx, all phases from one copy of dy; pixels that no window reads get zero."""
-    found = plan(spec, "dx", dy.dtype, active())
+    """dx; pixels that no window reads get zero."""
+    _correlate("dx", spec, dy, w, nothing(dy.dtype), dx)
+
+
+def _correlate(
+    op: Op, spec: ConvSpec, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray
+) -> None:
+    found = way(spec, op, source.dtype, active())
     if found is None or not found.whole:
-        dx.fill(0)
+        out.fill(0)
     if found is not None:
-        _correlate(found, dy, w, nothing(dy.dtype), dx)
-
-
-def _correlate(found: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-    memory = workspace("work", found.memory, source.dtype)
-    pack(w.size, w, bias, found.record, memory)
-    correlate(found.operations, source, out, found.record, memory)
+        cut = found.plan
+        memory = workspace("work", cut.memory, source.dtype)
+        pack(w.size, w, bias, cut.packing.record, memory)
+        found.loops(cut.operations, source, out, cut.record, memory)

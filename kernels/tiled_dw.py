@@ -6,28 +6,36 @@ added, and turned back. Where there are few images, workers share their channels
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange
 
 from kernels import tiled_dots
+from kernels.arrays import records
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import BLOCK_BYTES, CopiedAxis, Copy, forward_taps
 from kernels.tiled_conv import copy_block
 from kernels.tiled_copy import lanes_of, turn, turner
-from kernels.tiled_lay import spans, split
+from kernels.tiled_lay import spans
 from kernels.tiled_plan import SLACK, in_long_rows, shares
-from kernels.tiled_record import Recorded, matrix
+from kernels.tiled_record import Recorded, entries
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import whole_lines, workspace, zeros
 
 PIXELS = 128
 """Pixels that a tile should sum over before it goes back to memory."""
+_MOST_PIXELS = 400
+"""Of a plane that tiles read where it lies: their tables, one for each tap, are to stay in the cache, too."""
+_LEAST_FULL = 0.7
+"""Share of such a tile's numbers that channels must fill."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +43,8 @@ class Plan(Recorded):
     """dw of a layer; lengths and steps in elements."""
 
     copy: Copy
+    copied: int
+    """Whether tiles read x from a copy; else they read it where it lies, as none reads padding."""
     groups: int
     filters: int
     """Of a group."""
@@ -62,8 +72,11 @@ class Plan(Recorded):
     stride_down: int
     channel_step: int
     """Channels from one tile to the next."""
+    plane: int
     row_step: int
-    """From a row of a tile's numbers to the next."""
+    """From a channel to the next, where tiles read, and from a row of a tile's numbers to the next."""
+    sums_step: int
+    """From the sums of a number to those of the next."""
     turner: int
     """The address of what turns squares."""
     sums: int
@@ -79,10 +92,40 @@ class Plan(Recorded):
     zeros: np.ndarray
     """What whole sums begin at."""
     table: np.ndarray
-    """Where the pixels' first taps lie in the copies, and which they are: intp (pixels, 2)."""
+    """What tiles read for pixels, image by image, and which pixels these are: intp (any, 2)."""
     pieces: np.ndarray
-    """intp, one row a tile of a channel, or of several: its first tap, first number in the copy, first
-    filter, how many of them, channels, and its address."""
+    """`Piece`, as records."""
+
+
+class Piece(NamedTuple):
+    """A tile of a channel, or of several."""
+
+    tap: int
+    """The first one."""
+    number: int
+    """Where it lies, beyond what the table says."""
+    filter: int
+    filters: int
+    """The first one, and how many."""
+    channels: int
+    address: int
+    first: int
+    pixels: int
+    """Its pixels in the table, and of an image."""
+
+
+PIECE = np.dtype([(name, np.intp) for name in Piece._fields])
+
+
+class _Tiles(NamedTuple):
+    """Those of a task, and how they read x; as in `Plan`."""
+
+    pieces: list[Piece]
+    table: np.ndarray
+    channel_step: int
+    plane: int
+    row_step: int
+    sums_step: int
 
 
 @lru_cache(maxsize=1024)
@@ -91,11 +134,10 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     spec = in_long_rows(spec, lanes(dtype))
     wide = lanes(dtype)
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
-    (sh, sw), taps = spec.stride, spec.R * spec.S
+    sh, taps = spec.stride[0], spec.R * spec.S
     padded = -(-filters // wide) * wide
     down, across = (CopiedAxis.of([forward_taps(axis)], False) for axis in (spec.rows, spec.cols))
-    pitch = across.positions(spec.OW)
-    row_bytes = (channels * pitch * sh + spec.OW * padded) * dtype.itemsize
+    row_bytes = (channels * across.positions(spec.OW) * sh + spec.OW * padded) * dtype.itemsize
     fit = max(1, 2 * BLOCK_BYTES // row_bytes - spec.rows.reach // sh)
     block = -(-spec.OH // -(-spec.OH // fit))
     blocks = -(-spec.OH // block)
@@ -103,63 +145,110 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     images = 1
     if block == spec.OH and spec.groups == 1:
         images = max(1, min(PIXELS // (block * spec.OW), -(-spec.N // threads), fit // block))
-    pixels = [
-        image * channels * copy.plane + oh * sh * pitch + ow * sw
-        for image in range(images)
-        for oh in range(block)
-        for ow in range(spec.OW)
-    ]
-    pieces, channel_step, row_step = _pieces(spec, dtype, padded // wide, channels, copy)
+    copied = block < spec.OH or not _inside_pays(spec)
+    if copied:
+        tiles = _tiles_on_a_copy(spec, dtype, padded, copy, images, block)
+    else:
+        tiles = _tiles_inside(spec, dtype, padded, images)
     tasks = -(-spec.N * spec.groups // images) * blocks
-    slices = min(shares(tasks, threads), -(-channels // channel_step))
+    slices = min(shares(tasks, threads), -(-channels // tiles.channel_step))
     once = tasks == spec.groups
     workers = min(threads, tasks * slices)
     sums = spec.groups * channels * taps * padded
-    turned = whole_lines(images * channels * copy.plane + SLACK)
-    of_worker = whole_lines(turned + len(pixels) * padded + SLACK)
+    turned = whole_lines(images * channels * copy.plane + SLACK) if copied else 0
+    of_worker = whole_lines(turned + images * block * spec.OW * padded + SLACK)
     work = whole_lines(sums if once else workers * sums)
     return Plan(
-        copy=copy, groups=spec.groups, filters=filters, padded=padded, taps=taps, OH=spec.OH, OW=spec.OW,
-        units=spec.N * spec.groups, images=images, block=block, blocks=blocks, slices=slices, once=once,
-        workers=workers, tasks=tasks * slices, operations=spec.flops // WORTH_A_LAUNCH, stride_down=sh,
-        channel_step=channel_step, row_step=row_step, turner=turner(dtype), sums=sums, work=work,
-        turned=turned, of_worker=of_worker, memory=work + workers * of_worker,
-        size=dtype.itemsize, zeros=zeros(registers(), dtype),
-        table=np.column_stack([pixels, range(len(pixels))]), pieces=np.array(pieces, np.intp),
+        copy=copy, copied=copied, groups=spec.groups, filters=filters, padded=padded, taps=taps, OH=spec.OH,
+        OW=spec.OW, units=spec.N * spec.groups, images=images, block=block, blocks=blocks, slices=slices,
+        once=once, workers=workers, tasks=tasks * slices, operations=spec.flops // WORTH_A_LAUNCH,
+        stride_down=sh, channel_step=tiles.channel_step, plane=tiles.plane, row_step=tiles.row_step,
+        sums_step=tiles.sums_step, turner=turner(dtype), sums=sums, work=work, turned=turned,
+        of_worker=of_worker, memory=work + workers * of_worker, size=dtype.itemsize,
+        zeros=zeros(registers(), dtype), table=tiles.table, pieces=records(tiles.pieces),
     )  # fmt: skip
 
 
-Pieces = list[tuple[int, int, int, int, int, int]]
-
-
-def _pieces(
-    spec: ConvSpec, dtype: np.dtype, vectors: int, channels: int, copy: Copy
-) -> tuple[Pieces, int, int]:
-    """The tiles: whole rows of taps where they are side by side, else channels, or single taps.
-
-    And the channels from one to the next, and what is from a row of their numbers to the next.
-    """
-    (dh, dw), most = spec.dilation, registers()
-    wide = lanes(dtype)
-    together = split(vectors, 3 if most > 12 else 2)
-    first_vectors = np.cumsum([0, *together[:-1]])
-    pieces: Pieces = []
+def _tiles_on_a_copy(
+    spec: ConvSpec, dtype: np.dtype, padded: int, copy: Copy, images: int, block: int
+) -> _Tiles:
+    """Whole rows of taps where they are side by side, else single ones; channels, where there is one tap."""
+    (sh, sw), (dh, dw) = spec.stride, spec.dilation
+    places = np.arange(images)[:, None, None] * copy.channels * copy.plane
+    places = places + np.arange(block)[:, None] * sh * copy.pitch + np.arange(spec.OW) * sw
+    table = np.column_stack([places.ravel(), np.arange(places.size)])
+    pixels = block * spec.OW
     if spec.R * spec.S == 1:
-        step = min(channels, 8 if most > 12 else 4)
-        for count, vector in zip(together, first_vectors, strict=True):
-            for rows in {step, channels % step} - {0}:
-                address = tile(Shape(rows, 1, 1, count), dtype)
-                pieces.append((0, 0, int(vector) * wide, count * wide, rows, address))
-        return pieces, step, copy.plane
+        pieces, step = _pieces_of_channels([(0, 0, pixels)], dtype, padded, copy.channels)
+        return _Tiles(pieces, table, step, copy.plane, copy.plane, padded)
+    most = registers()
     width = spec.S if dw == 1 else 1
-    for count, vector in zip(together, first_vectors, strict=True):
-        for at, cols in spans(spec.S, min(width, max(1, most // count))):
-            height = max(1, most // (count * cols)) if cols == spec.S else 1
+    pieces = []
+    for first, vectors in _panels(padded, dtype):
+        for at, cols in spans(spec.S, min(width, max(1, most // vectors))):
+            height = max(1, most // (vectors * cols)) if cols == spec.S else 1
             for row, rows in spans(spec.R, min(height, spec.R)):
                 number = row * dh * copy.pitch + at * dw
-                address = tile(Shape(rows, cols, 1, count), dtype)
-                pieces.append((row * spec.S + at, number, int(vector) * wide, count * wide, 1, address))
-    return pieces, 1, dh * copy.pitch
+                address = tile(Shape(rows, cols, 1, vectors), dtype)
+                filters = vectors * lanes(dtype)
+                pieces.append(Piece(row * spec.S + at, number, first, filters, 1, address, 0, pixels))
+    return _Tiles(pieces, table, 1, copy.plane, dh * copy.pitch, padded)
+
+
+def _inside_pays(spec: ConvSpec) -> bool:
+    """Whether tiles of several channels, that read x where it lies, beat those of a channel's taps on a copy.
+
+    They leave out taps in the padding. The bounds are measured, on some 800 layers.
+    """
+    channels, step = spec.C // spec.groups, _channels_of_a_tile()
+    full = channels / (-(-channels // step) * step)
+    return spec.OH * spec.OW <= _MOST_PIXELS and full >= _LEAST_FULL
+
+
+def _tiles_inside(spec: ConvSpec, dtype: np.dtype, padded: int, images: int) -> _Tiles:
+    """Of several channels, one for each tap, over the pixels whose tap lies inside of whole planes."""
+    plane, pixels = spec.H * spec.W, spec.OH * spec.OW
+    image = np.arange(images)[:, None] * (spec.C // spec.groups * plane, pixels)
+    rows_of_taps, cols_of_taps = (
+        [
+            np.column_stack([axis.taps()[:, tap], range(axis.out)])[axis.valid()[:, tap]]
+            for tap in range(axis.kernel)
+        ]
+        for axis in (spec.rows, spec.cols)
+    )
+    tables, taps, first = [], [], 0
+    for tap, (rows, cols) in enumerate(product(rows_of_taps, cols_of_taps)):
+        inside = (rows[:, None] * (spec.W, spec.OW) + cols).reshape(-1, 2)
+        tables.append((image[:, None] + inside).reshape(-1, 2))
+        taps.append((tap, first, len(inside)))
+        first += len(tables[-1])
+    pieces, step = _pieces_of_channels(taps, dtype, padded, spec.C // spec.groups)
+    return _Tiles(pieces, np.concatenate(tables), step, plane, plane, spec.R * spec.S * padded)
+
+
+def _pieces_of_channels(
+    taps: list[tuple[int, int, int]], dtype: np.dtype, padded: int, channels: int
+) -> tuple[list[Piece], int]:
+    """Tiles of several channels for each tap, its first pixel, and those of an image; and the channels."""
+    step = min(channels, _channels_of_a_tile())
+    wide = lanes(dtype)
+    return [
+        Piece(tap, 0, filter, vectors * wide, count, tile(Shape(count, 1, 1, vectors), dtype), first, pixels)
+        for filter, vectors in _panels(padded, dtype)
+        for tap, first, pixels in taps
+        for count in sorted({step, channels % step} - {0})
+    ], step
+
+
+def _channels_of_a_tile() -> int:
+    return 8 if registers() > 12 else 4
+
+
+def _panels(padded: int, dtype: np.dtype) -> Iterator[tuple[int, int]]:
+    """The first filter, and the vectors, of each tile."""
+    wide = lanes(dtype)
+    for first, vectors in spans(padded // wide, 3 if registers() > 12 else 2):
+        yield first * wide, vectors
 
 
 @Kernel
@@ -193,20 +282,22 @@ def add_to_sums(worker, task, x, dy, plan, memory, dw):
     least = piece * steps // p.slices * p.channel_step
     most = min(c.channels, (piece + 1) * steps // p.slices * p.channel_step)
     pixels = min(p.block, p.OH - first) * p.OW
-    copied = memory.ctypes.data + (p.work + worker * p.of_worker) * size
-    turned = copied + p.turned * size
+    there = memory.ctypes.data + (p.work + worker * p.of_worker) * size
+    turned = there + p.turned * size
+    read = there if p.copied else x + begin * c.channels * p.plane * size
     for unit in range(begin, end):
         image = unit - begin
-        target = copied + (image * c.channels + least) * c.channel * size
-        copy_block(zero, x + (unit * c.channels + least) * c.H * c.W * size, most - least,
-                   first * p.stride_down, c, target)  # fmt: skip
+        if p.copied:
+            target = there + (image * c.channels + least) * c.channel * size
+            copy_block(zero, x + (unit * c.channels + least) * c.H * c.W * size, most - least,
+                       first * p.stride_down, c, target)  # fmt: skip
         rows = dy + (unit * p.filters * plane + first * p.OW) * size
         turn(zero, p.turner, rows, p.filters, plane, pixels, turned + image * pixels * p.padded * size,
              p.padded, 1)  # fmt: skip
     group = begin % p.groups
     channels = (0 if p.once else worker * p.sums) + group * c.channels * p.taps * p.padded
     sums = memory.ctypes.data + channels * size
-    multiply(p, copied, turned, least, most, pixels * (end - begin), sums)
+    multiply(p, read, turned, least, most, pixels, end - begin, sums)
     if p.once:
         rest = c.channels * p.taps
         turn(zero, p.turner, sums + least * p.taps * p.padded * size, (most - least) * p.taps, p.padded,
@@ -214,20 +305,19 @@ def add_to_sums(worker, task, x, dy, plan, memory, dw):
 
 
 @helper
-def multiply(p, copied, turned, least, most, pixels, sums):
-    """The sums of channels `least` to `most` over so many pixels; addresses."""
-    c, pieces = p.copy, matrix(p.pieces)
+def multiply(p, read, turned, least, most, pixels, images, sums):
+    """The sums of channels `least` to `most` over so many pixels, at most, of so many images; addresses."""
+    c, pieces = p.copy, entries(p.pieces, PIECE)
     size = p.size
     for channel in range(least, most, p.channel_step):
-        for i in range(len(pieces)):
-            if p.channel_step > 1 and pieces[i, 4] != min(p.channel_step, c.channels - channel):
+        for piece in pieces:
+            if p.channel_step > 1 and piece.channels != min(p.channel_step, c.channels - channel):
                 continue
-            lane = pieces[i, 2]
-            there = (channel * p.taps + pieces[i, 0]) * p.padded + lane
-            call_emitted(pieces[i, 5], copied + (channel * c.plane + pieces[i, 1]) * size, p.row_step,
-                         turned + lane * size, 0, p.table.address, p.padded, pixels,
-                         sums + there * size, p.padded, 0, pieces[i, 3],
-                         p.zeros.address if p.once else 0)  # fmt: skip
+            to = (channel * p.taps + piece.tap) * p.padded + piece.filter
+            call_emitted(piece.address, read + (channel * p.plane + piece.number) * size, p.row_step,
+                         turned + piece.filter * size, 0, p.table.address + piece.first * 16, p.padded,
+                         min(piece.pixels, pixels) * images, sums + to * size, p.sums_step, 0,
+                         piece.filters, p.zeros.address if p.once else 0)  # fmt: skip
 
 
 @Kernel

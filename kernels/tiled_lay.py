@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kernels.tiled_pack import Panels
 from kernels.tiled_tile import Shape, registers
 
 
@@ -29,14 +30,14 @@ class Laid(NamedTuple):
     """First output row in the block, first column, columns, and which row of `shapes`."""
     shapes: list[list[Shape]]
     """For each kind of tile, and each kind of panel."""
+    cost: float
+    """What a tap of all filters takes, in multiplications."""
 
 
 _MOST_NUMBERS = 8
 """Of a tile whose vectors lie along pixels."""
 Size = tuple[int, int]
 """Rows and columns of outputs in a block, of one part of the outputs."""
-Panels = list[tuple[int, int, int, int]]
-"""First filter, how many, which column of `Laid.shapes`, and how many a packed tap holds."""
 
 
 def along_filters(width: int, filters: int, wide: int) -> bool:
@@ -54,17 +55,16 @@ def lay_pixels(sizes: Sequence[Size], filters: int, wide: int, out_apart: int) -
         ),
     )
     panels = [(min(first, filters - numbers), numbers, 0, numbers) for first in range(0, filters, numbers)]
-    return panels, [_pixel_tiles(block, width, numbers, wide, out_apart) for block, width in sizes]
+    return panels, [_pixel_tiles(*size, numbers, len(panels), wide, out_apart) for size in sizes]
 
 
 def _vectors_of_a_tile(block: int, width: int, numbers: int, wide: int) -> tuple[float, int, int]:
     """The least cost, and the rows and vectors in a row that have it."""
     vectors = -(-width // wide)
-    # Sums, the vectors that they are made of, and a number: all have a register.
-    most = max(1, min(registers() // numbers, (registers() + 3) // (numbers + 1)))
+    most = most_vectors(numbers)
     return min(
         (
-            -(-block // down) * sum(_cost_of_pixels(numbers, down * each) for each in split(vectors, along)),
+            -(-block // down) * sum(cost_of_pixels(numbers, down * each) for each in split(vectors, along)),
             down,
             along,
         )
@@ -73,7 +73,12 @@ def _vectors_of_a_tile(block: int, width: int, numbers: int, wide: int) -> tuple
     )
 
 
-def _cost_of_pixels(numbers: int, vectors: int) -> float:
+def most_vectors(numbers: int) -> int:
+    """Of a tile of so many numbers: sums, the vectors that they are made of, and a number have a register."""
+    return max(1, min(registers() // numbers, (registers() + 3) // (numbers + 1)))
+
+
+def cost_of_pixels(numbers: int, vectors: int) -> float:
     """What a tap of a tile takes, in multiplications: these, or half of all operations.
 
     Two multiplications start in a cycle, of four operations. Some 13 are for the loop, as measured.
@@ -82,8 +87,8 @@ def _cost_of_pixels(numbers: int, vectors: int) -> float:
     return max(products, (products + numbers + vectors + 13) / 2)
 
 
-def _pixel_tiles(block: int, width: int, numbers: int, wide: int, out_apart: int) -> Laid:
-    _, down, along = _vectors_of_a_tile(block, width, numbers, wide)
+def _pixel_tiles(block: int, width: int, numbers: int, panels: int, wide: int, out_apart: int) -> Laid:
+    cost, down, along = _vectors_of_a_tile(block, width, numbers, wide)
     groups = split(-(-width // wide), along)
     counts = sorted(set(groups))
     starts = [0, *accumulate(groups)]
@@ -94,7 +99,8 @@ def _pixel_tiles(block: int, width: int, numbers: int, wide: int, out_apart: int
         for begin, count in zip(starts, groups, strict=False)
         for at in [max(0, min(begin * wide, width - count * wide))]
     ]
-    return Laid(tiles, [[Shape(numbers, 1, down, count, out_apart=out_apart)] for count in counts])
+    shapes = [[Shape(numbers, 1, down, count, out_apart=out_apart)] for count in counts]
+    return Laid(tiles, shapes, cost * panels)
 
 
 def lay_filters(
@@ -115,14 +121,14 @@ def lay_filters(
     ]
     laid = []
     for block, width in sizes:
-        _, rows, cols = _pixels_of_a_tile(block, width, vectors, together, wide)
+        cost, rows, cols = _pixels_of_a_tile(block, width, vectors, together, wide)
         tiles = [
             (min(first, block - rows), min(at, width - cols), cols, 0)
             for first in range(0, block, rows)
             for at in range(0, width, cols)
         ]
         shapes = [[Shape(rows, cols, 1, size, apart, True, out_apart) for size in counts]]
-        laid.append(Laid(tiles, shapes))
+        laid.append(Laid(tiles, shapes, cost))
     return panels, laid
 
 

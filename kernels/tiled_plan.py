@@ -8,7 +8,6 @@ by side. The copy stays in the second-level cache while all filters use it, and 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
@@ -17,9 +16,9 @@ import numpy as np
 from kernels.arrays import records
 from kernels.registry import Op
 from kernels.spec import ConvSpec
-from kernels.tiled_axis import AxisTaps, CopiedAxis, Copy, blocks_that_fit, dx_taps, forward_taps
-from kernels.tiled_copy import turner
-from kernels.tiled_lay import Laid, Panels, along_filters, lay_filters, lay_pixels
+from kernels.tiled_axis import AxisTaps, CopiedAxis, Copy, Correlation, blocks_that_fit
+from kernels.tiled_lay import Laid, along_filters, lay_filters, lay_pixels
+from kernels.tiled_pack import Packing, Panels
 from kernels.tiled_record import Recorded
 from kernels.tiled_tile import WORTH_A_LAUNCH, tile
 from kernels.tiled_vectors import lanes
@@ -27,6 +26,10 @@ from kernels.tiled_work import whole_lines
 
 SLACK = 128
 """Elements that a tile may read beyond the end of a row: they land in lanes that are not stored."""
+_TILE = 600
+_COPIED_VECTOR = 25
+"""What a tile takes besides its taps, and a vector that is copied, in multiplications of vectors: fitted to
+the times of some 4,600 calls, as are those in `tiled_images`."""
 
 
 class Part(NamedTuple):
@@ -51,9 +54,7 @@ class Plan(Recorded):
     """A correlation in one or several parts; lengths and steps in elements."""
 
     copy: Copy
-    groups: int
-    filters: int
-    """Of a group."""
+    packing: Packing
     blocks: int
     """Of an image."""
     slices: int
@@ -67,28 +68,13 @@ class Plan(Recorded):
     apart_across: int
     row_step: int
     """Outputs side by side, and one below the other, in the copy; rows also in elements."""
-    across_filters: int
-    """Whether vectors lie along filters; then packed filters are vectors, too."""
     out_height: int
     out_width: int
     step_down: int
     step_across: int
     """The planes that outputs go to, and how far apart they are there."""
-    whole: int
-    """Whether all outputs are in some part."""
-    outer: int
-    outer_step: int
-    inner: int
-    """How often, and how far apart, a filter has how many weights in a row."""
-    turner: int
-    """The address of what turns squares of weights."""
-    packed: int
-    """Elements of a group's packed weights, which come first in the workspace."""
-    bias: int
-    """Where the bias lies there, with zeros behind it: tiles read whole vectors."""
-    work: int
     of_worker: int
-    """Where the workers' parts begin, and how large they are."""
+    """Elements of a worker's part of the workspace; these come behind what is packed."""
     memory: int
     """The workspace in all."""
     parts: np.ndarray
@@ -99,98 +85,87 @@ class Plan(Recorded):
     """Where the numbers and vectors of the parts' taps lie, as tiles take it: intp (taps, 2)."""
     tiles: np.ndarray
     """As in `Laid`; which row of `addresses` comes last: intp (tiles, 4)."""
-    panels: np.ndarray
-    """As in `Panels`, which column of `addresses` comes third; then where its weights begin, packed: intp
-    (panels, 5)."""
     addresses: np.ndarray
-    """Of the compiled tiles: intp."""
+    """Of the compiled tiles: intp (kinds, kinds of panels)."""
 
 
-class _Correlation(NamedTuple):
-    """Forward, or dx, as correlations of the planes of a source with weights."""
+class _Cut(NamedTuple):
+    """How a correlation is cut up."""
 
-    rows: tuple[AxisTaps, ...]
-    cols: tuple[AxisTaps, ...]
-    channels: int
-    filters: int
-    """Of a group: of the source, and of the outputs."""
-    plane: tuple[int, int]
-    per_filter: int
-    per_channel: int
-    """Weights from one to the next."""
-    kernel: int
-    """Columns of taps."""
+    across: bool
+    """Whether vectors lie along filters."""
+    down_axis: CopiedAxis
+    across_axis: CopiedAxis
+    blocks: int
+    slices: int
+    panels: Panels
+    laid: list[Laid]
+    """For each part."""
+    copy: Copy
+    """Of a block."""
+    origins: np.ndarray
 
     @classmethod
-    def of(cls, spec: ConvSpec, op: Op) -> _Correlation:
-        channels, filters, taps = spec.C // spec.groups, spec.K // spec.groups, spec.R * spec.S
-        if op == "forward":
-            rows, cols = (forward_taps(spec.rows),), (forward_taps(spec.cols),)
-            return cls(rows, cols, channels, filters, (spec.OH, spec.OW), channels * taps, taps, spec.S)
-        phases = tuple(dx_taps(spec.rows)), tuple(dx_taps(spec.cols))
-        return cls(*phases, filters, channels, (spec.H, spec.W), taps, channels * taps, spec.S)
+    def of(cls, spec: ConvSpec, asked: Correlation, dtype: np.dtype, threads: int) -> _Cut:
+        """As `threads` share it."""
+        wide = lanes(dtype)
+        height, width = max(part.out for part in asked.rows), max(part.out for part in asked.cols)
+        across = along_filters(width, asked.filters, wide)
+        down_axis, across_axis = (CopiedAxis.of(parts, not across) for parts in (asked.rows, asked.cols))
 
-    @property
-    def parts(self) -> list[tuple[AxisTaps, AxisTaps]]:
-        return list(product(self.rows, self.cols))
+        def lay(blocks: int) -> tuple[Panels, list[Laid]]:
+            sizes = [(-(-rows.out // blocks), cols.out) for rows, cols in asked.parts]
+            if across:
+                return lay_filters(sizes, asked.filters, wide, across_axis.apart, asked.cols[0].step)
+            return lay_pixels(sizes, asked.filters, wide, asked.cols[0].step)
 
-    @property
-    def weights(self) -> int:
-        """Of a filter."""
-        return self.channels * min(self.per_filter, self.per_channel)
-
-
-@lru_cache(maxsize=1024)
-def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan | None:
-    """The correlations that make up forward, or dx, as `threads` share them.
-
-    None for dx where all windows lie in the padding.
-    """
-    spec = in_long_rows(spec, lanes(dtype))
-    asked = _Correlation.of(spec, op)
-    if not asked.parts:
-        return None
-    wide = lanes(dtype)
-    height, width = max(part.out for part in asked.rows), max(part.out for part in asked.cols)
-    across = along_filters(width, asked.filters, wide)
-    down_axis, across_axis = (CopiedAxis.of(parts, not across) for parts in (asked.rows, asked.cols))
-
-    def lay(blocks: int) -> tuple[Panels, list[Laid]]:
-        sizes = [(-(-rows.out // blocks), cols.out) for rows, cols in asked.parts]
-        if across:
-            return lay_filters(sizes, asked.filters, wide, across_axis.apart, asked.cols[0].step)
-        return lay_pixels(sizes, asked.filters, wide, asked.cols[0].step)
-
-    blocks = blocks_that_fit(down_axis, across_axis, asked.channels, height, width, dtype)
-    slices = shares(spec.N * spec.groups * blocks, threads)
-    panels, laid = lay(blocks)
-    if slices > len(panels):
-        blocks, slices = min(height, blocks * slices), 1
+        blocks = blocks_that_fit(down_axis, across_axis, asked.channels, height, width, dtype)
+        slices = shares(spec.N * spec.groups * blocks, threads)
         panels, laid = lay(blocks)
-    origins, rows_of_a_block = _origins(asked.rows, blocks)
-    copy = Copy.of(down_axis, across_axis, asked.channels, rows_of_a_block, width, wide)
+        if slices > len(panels):
+            blocks, slices = min(height, blocks * slices), 1
+            panels, laid = lay(blocks)
+        origins, rows_of_a_block = _origins(asked.rows, blocks)
+        copy = Copy.of(down_axis, across_axis, asked.channels, rows_of_a_block, width, wide)
+        return cls(across, down_axis, across_axis, blocks, slices, panels, laid, copy, origins)
+
+
+def cost(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> float:
+    """The time of a thread for its share, in multiplications of vectors."""
+    spec = in_long_rows(spec, lanes(dtype))
+    asked = Correlation.of(spec, op)
+    cut = _Cut.of(spec, asked, dtype, threads)
+    copy, tasks = cut.copy, spec.N * spec.groups * cut.blocks * cut.slices
+    taps = [len(rows.taps) * len(cols.taps) for rows, cols in asked.parts]
+    products = asked.channels * sum(each * part.cost for each, part in zip(taps, cut.laid, strict=True))
+    tiles = sum(len(part.tiles) for part in cut.laid) * len(cut.panels)
+    copied = copy.channels * len(copy.phases) * copy.rows * len(copy.chunks)
+    return -(-tasks // threads) * ((products + _TILE * tiles) / cut.slices + _COPIED_VECTOR * copied)
+
+
+def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
+    """The correlations that make up forward, or dx, as `threads` share them; some window reads an input."""
+    spec = in_long_rows(spec, lanes(dtype))
+    asked = Correlation.of(spec, op)
+    across, down_axis, across_axis, blocks, slices, panels, laid, copy, origins = _Cut.of(
+        spec, asked, dtype, threads
+    )
     numbers = 1 if across else panels[0][-1]
     tables = [_table(asked, part, copy, down_axis, across_axis, numbers) for part in asked.parts]
     if across:
         tables = [table[:, ::-1] for table in tables]
-    *starts, packed = np.cumsum([0, *(panel[-1] for panel in panels)]) * asked.weights
-    bias = whole_lines(spec.groups * int(packed))
-    work = bias + whole_lines(spec.groups * asked.filters + 4 * wide)
+    packing = Packing.of(asked, spec.groups, panels, across, dtype)
     of_worker = whole_lines(copy.channel * asked.channels + SLACK)
     return Plan(
-        copy=copy, groups=spec.groups, filters=asked.filters, blocks=blocks, slices=slices,
+        copy=copy, packing=packing, blocks=blocks, slices=slices,
         workers=threads, tasks=spec.N * spec.groups * blocks * slices,
         operations=spec.flops // WORTH_A_LAUNCH,
         apart_down=down_axis.apart, apart_across=across_axis.apart, row_step=down_axis.apart * copy.pitch,
-        across_filters=across, out_height=asked.plane[0], out_width=asked.plane[1],
+        out_height=asked.plane[0], out_width=asked.plane[1],
         step_down=asked.rows[0].step, step_across=asked.cols[0].step,
-        whole=sum(rows.out * cols.out for rows, cols in asked.parts) == asked.plane[0] * asked.plane[1],
-        outer=asked.weights // asked.per_filter, outer_step=asked.per_channel, inner=asked.per_filter,
-        turner=turner(dtype), packed=packed, bias=bias, work=work, of_worker=of_worker,
-        memory=work + threads * of_worker,
+        of_worker=of_worker, memory=packing.end + threads * of_worker,
         parts=records(_parts(asked.parts, blocks, tables, laid)), origins=origins,
         table=np.concatenate(tables), tiles=_tiles(laid),
-        panels=np.column_stack([np.array(panels, np.intp), starts]),
         addresses=np.array([[tile(each, dtype) for each in row] for part in laid for row in part.shapes]),
     )  # fmt: skip
 
@@ -224,7 +199,7 @@ def shares(tasks: int, threads: int) -> int:
 
 
 def _table(
-    asked: _Correlation,
+    asked: Correlation,
     part: tuple[AxisTaps, AxisTaps],
     copy: Copy,
     down_axis: CopiedAxis,

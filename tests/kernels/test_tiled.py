@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,10 +11,10 @@ import pytest
 from kernel_cases import CONVS, POOLS
 from other_cpus import on_other_cpus, run_on
 
-from kernels import ConvSpec, PoolSpec, jit, tiled_dots, tiled_dw, tiled_plan
+from kernels import ConvSpec, PoolSpec, jit, tiled_conv, tiled_dots, tiled_dw, tiled_images, tiled_plan
 from kernels.problem import Problem
 from kernels.registry import ops_of
-from kernels.tiled_axis import dx_taps, forward_taps
+from kernels.tiled_axis import Correlation, dx_taps, forward_taps
 from kernels.tiled_lay import lay_filters, lay_pixels
 from kernels.tiled_plan import in_long_rows, plan
 from kernels.tiled_tile import Shape, registers
@@ -21,18 +23,28 @@ from kernels.tiled_work import KEPT_BYTES, LINE, workspace
 
 FLOAT32 = np.dtype(np.float32)
 SCRIPT = """
+from dataclasses import replace
 from kernel_cases import CONVS, POOLS
+from kernels import tiled_dw, tiled_images
 from kernels.problem import Problem
 from kernels.registry import ops_of
-names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1", "avg four paddings, exclude"]
-cases = {name: spec for name, spec in {**CONVS, **POOLS}.items() if name in names}
-assert len(cases) == len(names)
-for name, spec in cases.items():
+
+def check(name, spec):
     for op in ops_of(spec):
         for dtype in ("float32", "float64"):
             problem = Problem.integers(spec, op, dtype)
             verdict = problem.judge("tiled", problem.run("tiled"))
             assert verdict.wrong is None, (name, op, dtype, verdict.wrong)
+
+names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1", "avg four paddings, exclude"]
+cases = {name: spec for name, spec in {**CONVS, **POOLS}.items() if name in names}
+assert len(cases) == len(names)
+for name, spec in cases.items():
+    check(name, spec)
+tiled_images.cost = lambda *_: 0.0
+tiled_dw._inside_pays = lambda *_: True
+for name in ("padding", "stride", "groups"):
+    check(f"many images, {name}", replace(CONVS[name], N=19))
 """
 
 
@@ -48,7 +60,7 @@ def test_tiles_cover_every_output(spec, op, monkeypatch):
     """And none begins outside, or is stored beyond its row."""
     shapes = []
     monkeypatch.setattr(tiled_plan, "tile", lambda shape, dtype: shapes.append(shape) or len(shapes) - 1)
-    found = plan.__wrapped__(spec, op, FLOAT32, 2)
+    found = plan(spec, op, FLOAT32, 2)
     flat = in_long_rows(spec, lanes(FLOAT32))
     axes = (flat.rows, flat.cols)
     halves = [list(dx_taps(axis)) if op == "dx" else [forward_taps(axis)] for axis in axes]
@@ -65,11 +77,65 @@ def test_tiles_cover_every_output(spec, op, monkeypatch):
                 assert 0 <= col <= cols.out - width
                 covered[first + row : first + row + rows_of_tile, col : col + width] = True
         assert covered.all()
-    filters = np.zeros(found.filters, bool)
-    for first, count, *_ in found.panels:
-        assert 0 <= first <= found.filters - count
+    assert_panels_cover(found.packing)
+
+
+def assert_panels_cover(packing):
+    filters = np.zeros(packing.filters, bool)
+    for first, count, *_ in packing.panels:
+        assert 0 <= first <= packing.filters - count
         filters[first : first + count] = True
     assert filters.all()
+
+
+def batch_of(spec, images):
+    return replace(spec, N=images)
+
+
+@pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
+@pytest.mark.parametrize("op", ["forward", "dx"])
+def test_images_side_by_side_read_what_lies_inside(spec, op):
+    """Each tap of each output once, and none of the padding."""
+    wide = lanes(FLOAT32)
+    found = tiled_images.plan(batch_of(spec, 2 * wide + 1), op, FLOAT32, 2)
+    assert found.tasks // (found.slices * spec.groups) * found.together >= found.images
+    assert_panels_cover(found.packing)
+    channels, filters = spec.C // spec.groups, spec.K // spec.groups
+    read = 0
+    for place, first, count in found.pixels:
+        taps = found.table[first : first + count, 1] + place
+        assert ((taps >= 0) & (taps < found.inputs * found.together)).all()
+        assert (taps % found.together == 0).all()
+        assert len(set(found.table[first : first + count, 0].tolist())) == count
+        read += count
+    inside = int(spec.rows.valid().sum()) * int(spec.cols.valid().sum())
+    assert read == inside * (channels if op == "forward" else filters)
+
+
+@pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
+@pytest.mark.parametrize("op", ["forward", "dx"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_both_ways_to_correlate_are_right(spec, op, dtype, monkeypatch):
+    """Images one by one and side by side, whichever would pay, whole vectors of them or not."""
+    for images in (lanes(np.dtype(dtype)), 37):
+        problem = Problem.integers(batch_of(spec, images), op, dtype)
+        for cost in (0.0, math.inf):
+            monkeypatch.setattr(tiled_images, "cost", lambda *_, cost=cost: cost)
+            tiled_conv.way.cache_clear()
+            assert problem.judge("tiled", problem.run("tiled")).wrong is None
+    tiled_conv.way.cache_clear()
+
+
+def test_images_side_by_side_are_for_many_small_ones():
+    def chosen(spec, op="forward"):
+        return tiled_conv.way(spec, op, FLOAT32, 2).loops is tiled_images.correlate_images
+
+    small = ConvSpec(256, 64, 7, 7, 128, 3, 3, stride=2, padding=1)
+    assert chosen(small)
+    assert chosen(ConvSpec(256, 6, 12, 12, 16, 5, 5), "dx")
+    assert not chosen(batch_of(small, 1))
+    assert not chosen(ConvSpec(256, 256, 14, 14, 256, 3, 3, padding=1))
+    assert not chosen(ConvSpec(32, 64, 56, 56, 64, 3, 3, padding=1))
 
 
 def test_pointwise_planes_are_laid_in_whole_vectors():
@@ -82,7 +148,7 @@ def test_pointwise_planes_are_laid_in_whole_vectors():
 
 def test_dx_of_windows_in_the_padding_is_zero():
     spec = ConvSpec(1, 1, 1, 1, 1, 1, 1, stride=(1, 2), padding=((0, 0), (1, 0)))
-    assert plan(spec, "dx", FLOAT32, 2) is None
+    assert not Correlation.of(spec, "dx").parts
     problem = Problem.integers(spec, "dx")
     assert problem.judge("tiled", problem.run("tiled")).wrong is None
 
@@ -94,7 +160,7 @@ def test_all_threads_get_as_much(threads):
         assert found.workers == threads
         enough = found.tasks % threads == 0 or found.tasks >= 2 * threads
         assert enough or found.blocks == in_long_rows(spec, lanes(FLOAT32)).OH
-        assert found.slices <= len(found.panels)
+        assert found.slices <= len(found.packing.panels)
 
 
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
@@ -113,23 +179,35 @@ def test_dw_takes_every_tap_once():
         found = tiled_dw.plan(spec, FLOAT32, 2)
         wide = lanes(FLOAT32)
         filters = -(-(spec.K // spec.groups) // wide) * wide
-        by_channels = {int(count) for count in found.pieces[:, 4]}
-        covered = sum(int(piece[3]) for piece in found.pieces)
-        if spec.R * spec.S == 1:
-            assert covered == filters * len(by_channels)
-        else:
-            assert by_channels == {1}
-            assert {int(first) for first in found.pieces[:, 0]} <= set(range(spec.R * spec.S))
+        by_channels = {int(count) for count in found.pieces["channels"]}
+        covered = sum(map(int, found.pieces["filters"]))
+        assert {int(first) for first in found.pieces["tap"]} <= set(range(spec.R * spec.S))
+        if by_channels != {1}:
+            assert covered == filters * len(by_channels) * spec.R * spec.S
 
 
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_both_ways_to_dw_are_right(spec, dtype, monkeypatch):
-    """Tiles and dots, whichever would pay."""
-    problem = Problem.integers(spec, "dw", dtype)
-    for pays in (False, True):
-        monkeypatch.setattr(tiled_dots, "pays", lambda *_, pays=pays: pays)
-        assert problem.judge("tiled", problem.run("tiled")).wrong is None
+def test_all_ways_to_dw_are_right(spec, dtype, monkeypatch):
+    """Tiles, on a copy and without one, and dots, whichever would pay; for one image and for many."""
+    for images in (spec.N, 37):
+        problem = Problem.integers(batch_of(spec, images), "dw", dtype)
+        for dots, inside in ((False, False), (False, True), (True, False)):
+            monkeypatch.setattr(tiled_dots, "pays", lambda *_, dots=dots: dots)
+            monkeypatch.setattr(tiled_dw, "_inside_pays", lambda *_, inside=inside: inside)
+            tiled_dw.plan.cache_clear()
+            assert problem.judge("tiled", problem.run("tiled")).wrong is None
+    tiled_dw.plan.cache_clear()
+
+
+def test_dw_leaves_out_the_padding_of_small_planes():
+    spec = ConvSpec(32, 64, 7, 7, 128, 3, 3, stride=2, padding=1)
+    found = tiled_dw.plan(spec, FLOAT32, 2)
+    assert not found.copied
+    pixels = {int(piece["tap"]): int(piece["pixels"]) for piece in found.pieces}
+    assert sum(pixels.values()) == int(spec.rows.valid().sum()) * int(spec.cols.valid().sum())
+    for other in (ConvSpec(32, 64, 56, 56, 128, 3, 3), ConvSpec(32, 3, 7, 7, 128, 3, 3)):
+        assert tiled_dw.plan(other, FLOAT32, 2).copied
 
 
 def test_dots_are_for_few_channels():

@@ -1,0 +1,89 @@
+"""How the `tiled` backend packs weights for its tiles, and biases: forward and dx.
+
+The weights of a panel, the filters that a tile computes, lie side by side for each tap. Behind the panels of
+all groups lies the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import prange
+
+from kernels.jit import Kernel, helper
+from kernels.tiled_axis import Correlation
+from kernels.tiled_copy import turn, turner
+from kernels.tiled_record import Recorded, matrix
+from kernels.tiled_vectors import lanes
+from kernels.tiled_work import whole_lines
+
+Panels = Sequence[tuple[int, int, int, int]]
+"""First filter, how many, which of the compiled tiles for it, and how many a packed tap holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Packing(Recorded):
+    """Where the weights come from and go to; lengths and steps in elements."""
+
+    groups: int
+    filters: int
+    """Of a group."""
+    outer: int
+    outer_step: int
+    inner: int
+    """How often, and how far apart, a filter has how many weights in a row."""
+    across_filters: int
+    """Whether vectors lie along filters; then packed filters are vectors, too."""
+    turner: int
+    """The address of what turns squares of weights."""
+    of_group: int
+    """Packed weights, with which the workspace begins."""
+    bias: int
+    """Where the bias lies there, with zeros behind it: tiles read whole vectors."""
+    end: int
+    panels: np.ndarray
+    """As in `Panels`; then where its weights begin, packed: intp (panels, 5)."""
+
+    @classmethod
+    def of(
+        cls, asked: Correlation, groups: int, panels: Panels, across_filters: bool, dtype: np.dtype
+    ) -> Packing:
+        """Of the weights of a correlation, cut up like this."""
+        *starts, of_group = np.cumsum([0, *(panel[-1] for panel in panels)]) * asked.weights
+        bias = whole_lines(groups * int(of_group))
+        end = bias + whole_lines(groups * asked.filters + 4 * lanes(dtype))
+        return cls(
+            groups, asked.filters, asked.weights // asked.per_filter, asked.per_channel, asked.per_filter,
+            across_filters, turner(dtype), int(of_group), bias, end,
+            np.column_stack([np.array(panels, np.intp), starts]),
+        )  # fmt: skip
+
+
+@Kernel
+def pack(w, bias, packing, memory):
+    """Into the workspace: for each group and panel (outer, inner, filters of it), and the bias.
+
+    Of each group, filter k has its weights at o * outer_step + k * inner, `inner` of them in a row.
+    """
+    p = packing[0]
+    pieces, start, end = p.groups * len(matrix(p.panels)) * p.outer, p.bias, p.end
+    for piece in prange(pieces):
+        pack_piece(piece, w, packing, memory)
+    for i in range(end - start):
+        memory[start + i] = bias[i] if i < len(bias) else 0
+
+
+@helper
+def pack_piece(piece, w, packing, memory):
+    """The weights of one group, panel and o; whole vectors are padded with zeros."""
+    p = packing[0]
+    panels = matrix(p.panels)
+    o, panel = piece % p.outer, panels[piece // p.outer % len(panels)]
+    group = piece // (p.outer * len(panels))
+    size = w.itemsize
+    source = group * (w.size // p.groups) + o * p.outer_step + panel[0] * p.inner
+    target = group * p.of_group + panel[4] + o * p.inner * panel[3]
+    turn(w.dtype.type(0), p.turner, w.ctypes.data + source * size, panel[1], p.inner, p.inner,
+         memory.ctypes.data + target * size, panel[3], p.across_filters)  # fmt: skip
