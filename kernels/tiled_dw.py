@@ -56,7 +56,9 @@ class Plan(Recorded):
     units: int
     """Images, times groups."""
     images: int
-    """That a task sums over, so that its tiles have enough pixels."""
+    """That tiles sum over at once, so that they have enough pixels."""
+    of_task: int
+    """Images of a task."""
     block: int
     blocks: int
     """Output rows of a block, and blocks of an image; the last one may be lower."""
@@ -150,18 +152,22 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         tiles = _tiles_on_a_copy(spec, dtype, padded, copy, images, block)
     else:
         tiles = _tiles_inside(spec, dtype, padded, images)
-    tasks = -(-spec.N * spec.groups // images) * blocks
-    slices = min(shares(tasks, threads), -(-channels // tiles.channel_step))
+    steps, sums = -(-channels // tiles.channel_step), spec.groups * channels * taps * padded
+    of_task = images
+    if spec.groups == 1 and blocks == 1 and steps >= threads and spec.N * block * spec.OW * padded < 2 * sums:
+        of_task = spec.N  # all threads turn all of dy: less than to clear sums of their own, and add these up
+    tasks = -(-spec.N * spec.groups // of_task) * blocks
+    slices = min(shares(tasks, threads), steps)
     once = tasks == spec.groups
     workers = min(threads, tasks * slices)
-    sums = spec.groups * channels * taps * padded
     turned = whole_lines(images * channels * copy.plane + SLACK) if copied else 0
     of_worker = whole_lines(turned + images * block * spec.OW * padded + SLACK)
     work = whole_lines(sums if once else workers * sums)
     return Plan(
         copy=copy, copied=copied, groups=spec.groups, filters=filters, padded=padded, taps=taps, OH=spec.OH,
-        OW=spec.OW, units=spec.N * spec.groups, images=images, block=block, blocks=blocks, slices=slices,
-        once=once, workers=workers, tasks=tasks * slices, operations=spec.flops // WORTH_A_LAUNCH,
+        OW=spec.OW, units=spec.N * spec.groups, images=images, of_task=of_task, block=block, blocks=blocks,
+        slices=slices, once=once, workers=workers, tasks=tasks * slices,
+        operations=spec.flops // WORTH_A_LAUNCH,
         stride_down=sh, channel_step=tiles.channel_step, plane=tiles.plane, row_step=tiles.row_step,
         sums_step=tiles.sums_step, turner=turner(dtype), sums=sums, work=work, turned=turned,
         of_worker=of_worker, memory=work + workers * of_worker, size=dtype.itemsize,
@@ -275,29 +281,30 @@ def add_to_sums(worker, task, x, dy, plan, memory, dw):
     zero = memory.dtype.type(0)
     plane = p.OH * p.OW
     piece, block, share = task % p.slices, task // p.slices % p.blocks, task // (p.slices * p.blocks)
-    begin = share * p.images
-    end = min(begin + p.images, p.units)
-    first = block * p.block
+    first, group = block * p.block, share * p.of_task % p.groups
     steps = (c.channels + p.channel_step - 1) // p.channel_step
     least = piece * steps // p.slices * p.channel_step
     most = min(c.channels, (piece + 1) * steps // p.slices * p.channel_step)
     pixels = min(p.block, p.OH - first) * p.OW
     there = memory.ctypes.data + (p.work + worker * p.of_worker) * size
     turned = there + p.turned * size
-    read = there if p.copied else x + begin * c.channels * p.plane * size
-    for unit in range(begin, end):
-        image = unit - begin
-        if p.copied:
-            target = there + (image * c.channels + least) * c.channel * size
-            copy_block(zero, x + (unit * c.channels + least) * c.H * c.W * size, most - least,
-                       first * p.stride_down, c, target)  # fmt: skip
-        rows = dy + (unit * p.filters * plane + first * p.OW) * size
-        turn(zero, p.turner, rows, p.filters, plane, pixels, turned + image * pixels * p.padded * size,
-             p.padded, 1)  # fmt: skip
-    group = begin % p.groups
     channels = (0 if p.once else worker * p.sums) + group * c.channels * p.taps * p.padded
     sums = memory.ctypes.data + channels * size
-    multiply(p, read, turned, least, most, pixels, end - begin, sums)
+    start = p.zeros.address if p.once else 0
+    for begin in range(share * p.of_task, min((share + 1) * p.of_task, p.units), p.images):
+        images = min(p.images, p.units - begin)
+        for image in range(images):
+            unit = begin + image
+            if p.copied:
+                target = there + (image * c.channels + least) * c.channel * size
+                copy_block(zero, x + (unit * c.channels + least) * c.H * c.W * size, most - least,
+                           first * p.stride_down, c, target)  # fmt: skip
+            rows = dy + (unit * p.filters * plane + first * p.OW) * size
+            turn(zero, p.turner, rows, p.filters, plane, pixels, turned + image * pixels * p.padded * size,
+                 p.padded, 1)  # fmt: skip
+        read = there if p.copied else x + begin * c.channels * p.plane * size
+        multiply(p, read, turned, least, most, pixels, images, sums, start)
+        start = 0
     if p.once:
         rest = c.channels * p.taps
         turn(zero, p.turner, sums + least * p.taps * p.padded * size, (most - least) * p.taps, p.padded,
@@ -305,8 +312,11 @@ def add_to_sums(worker, task, x, dy, plan, memory, dw):
 
 
 @helper
-def multiply(p, read, turned, least, most, pixels, images, sums):
-    """The sums of channels `least` to `most` over so many pixels, at most, of so many images; addresses."""
+def multiply(p, read, turned, least, most, pixels, images, sums, start):
+    """The sums of channels `least` to `most` over so many pixels, at most, of so many images; addresses.
+
+    They begin at what `start` says, or at what they are where it is 0.
+    """
     c, pieces = p.copy, entries(p.pieces, PIECE)
     size = p.size
     for channel in range(least, most, p.channel_step):
@@ -317,7 +327,7 @@ def multiply(p, read, turned, least, most, pixels, images, sums):
             call_emitted(piece.address, read + (channel * p.plane + piece.number) * size, p.row_step,
                          turned + piece.filter * size, 0, p.table.address + piece.first * 16, p.padded,
                          min(piece.pixels, pixels) * images, sums + to * size, p.sums_step, 0,
-                         piece.filters, p.zeros.address if p.once else 0)  # fmt: skip
+                         piece.filters, start)  # fmt: skip
 
 
 @Kernel
