@@ -106,7 +106,7 @@ class _Way(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def way(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> _Way | None:
-    """The faster one, by its cost; None for dx where all windows lie in the padding."""
+    """The one that costs less; None for dx where all windows lie in the padding."""
     asked = Correlation.of(spec, op)
     if not asked.parts:
         return None

@@ -1,10 +1,11 @@
 """The `tiled` backend's dw: sums over pixels of x at each tap, times dy.
 
-dy is turned so that vectors lie along filters. A tile's numbers are the taps of a channel, on a padded copy of
-x, or, on small planes, some channels at one tap: then x is read where it lies, without what falls on padding.
+dy is turned so that vectors lie along filters. A tile's numbers are the taps of a channel, on a padded copy
+of x, or, on small planes, some channels at one tap: then x is read where it lies, without what falls on
+padding.
 
-Each worker sums over its images; then the workers' sums are added, and turned back. Where there are few images,
-workers share their channels.
+Each worker sums over its images; then the workers' sums are added, and turned back. Where there are few
+images, workers share their channels.
 """
 
 from __future__ import annotations

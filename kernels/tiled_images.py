@@ -30,14 +30,16 @@ from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import whole_lines
 
-_TILE = 150
-_TURNED = 2.3
-"""What a tile takes besides its taps, and a number that is turned, in multiplications of vectors."""
+_TILE = 100
+_VECTOR = 1
+_TURNED = 2
+"""What a tile takes besides its taps, a vector of inputs for each tap, and a number that is turned, in
+multiplications of vectors."""
 _NEAR_BYTES = 512 * 1024
 _FARTHER = 0.13
 """A task takes this much longer each time that its inputs and results double beyond so many bytes."""
 _MOST_BYTES = 2 * 1024 * 1024
-"""What inputs and results of one filter may take: beyond, they fit no second-level cache."""
+"""What inputs and results may take: beyond, they fit no second-level cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +90,14 @@ class _Cut(NamedTuple):
 def cost(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> float:
     """The time of a thread for its share, in multiplications of vectors; infinite for few or large images."""
     asked = Correlation.of(spec, op)
-    least = (asked.inputs + math.prod(asked.plane)) * lanes(dtype) * dtype.itemsize
-    if lanes(dtype) > spec.N or least > _MOST_BYTES:
+    if lanes(dtype) > spec.N or _room(asked, 1, lanes(dtype), dtype) > _MOST_BYTES:
         return math.inf
     return _cut(spec, asked, dtype, threads).cost
+
+
+def _room(asked: Correlation, numbers: int, together: int, dtype: np.dtype) -> int:
+    """Bytes of a task's inputs and results."""
+    return (asked.inputs + numbers * math.prod(asked.plane)) * together * dtype.itemsize
 
 
 def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
@@ -125,12 +131,14 @@ def _cut(spec: ConvSpec, asked: Correlation, dtype: np.dtype, threads: int) -> _
         panels = -(-asked.filters // numbers)
         tasks = -(-spec.N // together) * spec.groups
         slices = min(shares(tasks, threads), panels)
-        tiles = inside * cost_of_pixels(numbers, vectors) + _TILE * outputs
+        tiles = inside * (cost_of_pixels(numbers, vectors) + _VECTOR * vectors) + _TILE * outputs
         task = (
             -(-panels // slices) * (tiles + _TURNED * numbers * outputs * together)
             + _TURNED * asked.inputs * together
         )
-        room = (asked.inputs + numbers * outputs) * together * dtype.itemsize
+        room = _room(asked, numbers, together, dtype)
+        if room > _MOST_BYTES:
+            return _Cut(math.inf, numbers, vectors, slices)
         far = 1 + _FARTHER * max(0.0, math.log2(room / _NEAR_BYTES))
         return _Cut(-(-tasks * slices // threads) * task * far, numbers, vectors, slices)
 

@@ -26,10 +26,11 @@ from kernels.tiled_work import whole_lines
 
 SLACK = 128
 """Elements that a tile may read beyond the end of a row: they land in lanes that are not stored."""
-_TILE = 600
+_TILE = 100
+_TURNED_TILE = 400
 _COPIED_VECTOR = 25
-"""What a tile takes besides its taps, and a vector that is copied, in multiplications of vectors: fitted to
-the times of some 4,600 calls, as are those in `tiled_images`."""
+"""What a tile takes besides its taps, one that is turned, and a vector that is copied, in multiplications of
+vectors: fitted to the times of some 4,600 calls, as are those in `tiled_images`."""
 
 
 class Part(NamedTuple):
@@ -137,10 +138,11 @@ def cost(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> float:
     cut = _Cut.of(spec, asked, dtype, threads)
     copy, tasks = cut.copy, spec.N * spec.groups * cut.blocks * cut.slices
     taps = [len(rows.taps) * len(cols.taps) for rows, cols in asked.parts]
-    products = asked.channels * sum(each * part.cost for each, part in zip(taps, cut.laid, strict=True))
-    tiles = sum(len(part.tiles) for part in cut.laid) * len(cut.panels)
+    products = asked.channels * sum(count * part.cost for count, part in zip(taps, cut.laid, strict=True))
+    each = _TURNED_TILE if cut.across else _TILE
+    tiles = each * sum(len(part.tiles) for part in cut.laid) * len(cut.panels)
     copied = copy.channels * len(copy.phases) * copy.rows * len(copy.chunks)
-    return -(-tasks // threads) * ((products + _TILE * tiles) / cut.slices + _COPIED_VECTOR * copied)
+    return -(-tasks // threads) * ((products + tiles) / cut.slices + _COPIED_VECTOR * copied)
 
 
 def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
