@@ -11,7 +11,7 @@ nothing is called a regression.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -199,9 +199,17 @@ def _groups(cases: pd.DataFrame, drift: Drift, noise: Noise) -> pd.DataFrame:
 
 
 def _together(cases: pd.DataFrame, noise: Noise) -> Estimate:
-    """What a group's cases have in common, no surer than they agree: some backends are noisier."""
+    """What a group's cases have in common, no surer than they agree: some backends are noisier.
+
+    Its degrees of freedom are those of its layers' ops: a burst takes all batch sizes of one, timed in turn.
+    """
     found = typical(cases, noise)
-    return replace(found, error=max(found.error, median_error(cases["log"].to_numpy())))
+    units = cases.groupby(["layer", "op"]).ngroups
+    return Estimate(
+        found.log,
+        max(found.error, median_error(cases["log"].to_numpy())),
+        min(found.freedom, units - 1) if units >= LEAST_GROUP else found.freedom,
+    )
 
 
 def _columns(estimates: list[Estimate] | list[Estimate | None]) -> dict[str, list[float]]:

@@ -22,6 +22,8 @@ UNKNOWN = 0.25
 """Standard error of the logarithm of a drift of which nothing tells."""
 UNEVEN, UNEVEN_UNPROBED = 0.02, 0.05
 """Standard error, at least, of what one backend feels of a drift more than others; larger without probes."""
+_OF_SCATTER = 0.5
+"""Standard error of what all cases feel beside the probe, of the scatter of a single one."""
 BURST, DISTURBED = 1.5, 0.2
 """A run was disturbed if this share of its probes took that many times as long as the middle one."""
 
@@ -48,7 +50,7 @@ class Drift:
 def find_drift(pairs: pd.DataFrame, base: Iterable[Run], new: Iterable[Run], noise: Noise) -> Drift:
     """The drift between two sides, of pairs with times, and of the probes of both sides' runs."""
     probe = _probe_drift(_probes(base), _probes(new))
-    felt = _felt(probe) if probe else None
+    felt = _felt(probe, noise) if probe else None
     uneven = _uneven(pairs, noise, probe)
     common = _common(pairs, noise, uneven)
     if common and (felt is None or _agree(felt, common)):
@@ -81,13 +83,14 @@ def _probe_drift(base: np.ndarray, new: np.ndarray) -> Estimate | None:
     return Estimate(float(np.median(new) - np.median(base)), max(float(error), UNEVEN), freedom)
 
 
-def _felt(probe: Estimate) -> Estimate:
+def _felt(probe: Estimate, noise: Noise) -> Estimate:
     """What cases feel of the probe's drift: anything between nothing and all of it, with equal right.
 
     On a machine with neighbours, all cases became 1.1 to 1.3 times as slow where the probe did by 1.2 to 3.5.
+    Where single cases scatter by 0.3, it also was by 1.05 only: two threads feel what one does not.
     """
-    error = np.hypot(probe.error, abs(probe.log) / np.sqrt(12))
-    return Estimate(probe.log / 2, float(error), probe.freedom)
+    error = math.hypot(probe.error, probe.log / math.sqrt(12), _OF_SCATTER * noise.scale)
+    return Estimate(probe.log / 2, error, probe.freedom)
 
 
 def _common(pairs: pd.DataFrame, noise: Noise, uneven: float) -> Estimate | None:

@@ -80,7 +80,7 @@ def test_one_backend_slower_by_fifteen_per_cent(results):
 
 
 def test_the_interval_is_that_of_the_formula(results):
-    """All ratios alike: only the floors and the probe are left, 1 % a case, 2 % a backend."""
+    """All ratios alike: the floors and the probe are left, 1 % a case, 2 % a backend; 6 layers, 2 ops."""
     comparison = compare(results, results)[0]
     own = row(comparison.groups, backend="tiled", op="")
     case_error = np.hypot(0.01, comparison.cases["error"].iloc[0])
@@ -88,7 +88,7 @@ def test_the_interval_is_that_of_the_formula(results):
     group_error = case_error / np.sqrt(12 * (freedom + 1) / (freedom + 3))
     drift_error = np.sqrt(np.pi / 2) * np.hypot(group_error, 0.02) / np.sqrt(3)
     error = np.sqrt(group_error**2 + drift_error**2 + 0.02**2)
-    assert np.log(own.high) == pytest.approx(stats.t.ppf(0.975, 36) * error)
+    assert np.log(own.high) == pytest.approx(stats.t.ppf(0.975, 6 * 2 - 1) * error)
     assert np.log(own.low) == pytest.approx(-np.log(own.high))
     assert own.limits == pytest.approx(own.high - 1)
 
@@ -145,6 +145,18 @@ def test_all_slower_while_the_probe_is_not(results):
     assert comparison.drift.source == "probe"
     assert comparison.regressed
     assert set(comparison.slower[0]["backend"]) == set(BACKENDS)
+
+
+@pytest.mark.parametrize(("scatter", "source"), [(0.05, "probe"), (0.3, "cases")])
+def test_what_scatters_may_feel_more_than_the_probe(results, scatter, source):
+    """Bursts that take two threads take less from the probe, which has one."""
+    logs = np.log(1.25) + np.random.default_rng(0).normal(0, scatter, 300)
+    pairs = pd.DataFrame({"backend": [*"abcde"] * 60, "layer": "x", "op": "dx", "log": logs, "error": 0.005})
+    runs = [(replace(results.runs[0], probes=tuple((at_s, seconds * each) for at_s, seconds in STEADY)),)
+            for each in (1.0, 1.05)]  # fmt: skip
+    drift = find_drift(pairs, *runs, fit_noise(logs - np.median(logs)))
+    assert drift.source == source
+    assert np.exp(drift.log) == pytest.approx(1.25 if source == "cases" else 1.025, rel=0.02)
 
 
 def alone(results, probes=STEADY):
