@@ -21,7 +21,7 @@ from kernels.threads import active
 from kernels.tiled_axis import Correlation
 from kernels.tiled_copy import copy_chunk, size_of
 from kernels.tiled_pack import pack
-from kernels.tiled_plan import PART, Plan, cost, plan
+from kernels.tiled_plan import PART, Cut, Plan, plan
 from kernels.tiled_record import column, entries, matrix
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import nothing, workspace
@@ -107,12 +107,12 @@ class _Way(NamedTuple):
 @lru_cache(maxsize=1024)
 def way(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> _Way | None:
     """The one that costs less; None for dx where all windows lie in the padding."""
-    asked = Correlation.of(spec, op)
-    if not asked.parts:
+    if not Correlation.of(spec, op).parts:
         return None
-    if tiled_images.cost(spec, op, dtype, threads) < cost(spec, op, dtype, threads):
-        return _Way(tiled_images.correlate_images, tiled_images.plan(spec, op, dtype, threads), True)
-    return _Way(correlate, plan(spec, op, dtype, threads), asked.whole)
+    cut, of_images = Cut.of(spec, op, dtype, threads), tiled_images.Cut.best(spec, op, dtype, threads)
+    if of_images is not None and of_images.cost < cut.cost:
+        return _Way(tiled_images.correlate_images, tiled_images.plan(of_images), True)
+    return _Way(correlate, plan(cut), cut.asked.whole)
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
@@ -132,7 +132,6 @@ def _correlate(
     if found is None or not found.whole:
         out.fill(0)
     if found is not None:
-        cut = found.plan
-        memory = workspace("work", cut.memory, source.dtype)
-        pack(w.size, w, bias, cut.packing.record, memory)
-        found.loops(cut.operations, source, out, cut.record, memory)
+        memory = workspace("work", found.plan.memory, source.dtype)
+        pack(w.size, w, bias, found.plan.packing.record, memory)
+        found.loops(found.plan.operations, source, out, found.plan.record, memory)

@@ -20,8 +20,8 @@ from numba import prange
 from kernels.jit import Kernel, helper
 from kernels.registry import Op
 from kernels.spec import ConvSpec
-from kernels.tiled_axis import AxisTaps, Correlation, Inside
-from kernels.tiled_copy import lanes_of, turn, turner
+from kernels.tiled_axis import Correlation, Inside
+from kernels.tiled_copy import lanes_of, turn
 from kernels.tiled_lay import cost_of_pixels, most_vectors
 from kernels.tiled_pack import Packing
 from kernels.tiled_plan import shares
@@ -61,8 +61,6 @@ class Plan(Recorded):
     """Shared out among so many workers."""
     operations: int
     """In the sense of `Kernel`."""
-    turner: int
-    """The address of what turns squares."""
     results: int
     """Where a worker's results begin, behind its inputs."""
     of_worker: int
@@ -77,81 +75,90 @@ class Plan(Recorded):
     """Where the weights and inputs of taps lie, as tiles take it: intp (taps, 2)."""
 
 
-class _Cut(NamedTuple):
-    """How a correlation is cut up, and the time of a thread for its share, in multiplications of vectors."""
+class Cut(NamedTuple):
+    """How a correlation is cut up, as `threads` share it."""
 
-    cost: float
+    spec: ConvSpec
+    asked: Correlation
+    inside: int
+    """Taps of all outputs of a filter that lie inside the planes."""
+    dtype: np.dtype
+    threads: int
     numbers: int
     vectors: int
     """Filters, and vectors of images, of a tile."""
-    slices: int
 
-
-def cost(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> float:
-    """The time of a thread for its share, in multiplications of vectors; infinite for few or large images."""
-    asked = Correlation.of(spec, op)
-    if lanes(dtype) > spec.N or _room(asked, 1, lanes(dtype), dtype) > _MOST_BYTES:
-        return math.inf
-    return _cut(spec, asked, dtype, threads).cost
-
-
-def _room(asked: Correlation, numbers: int, together: int, dtype: np.dtype) -> int:
-    """Bytes of a task's inputs and results."""
-    return (asked.inputs + numbers * math.prod(asked.plane)) * together * dtype.itemsize
-
-
-def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
-    """How to compute forward, or dx; there are at least as many images as lanes."""
-    asked = Correlation.of(spec, op)
-    cut = _cut(spec, asked, dtype, threads)
-    together = cut.vectors * lanes(dtype)
-    firsts = range(0, asked.filters, cut.numbers)
-    panels = [(min(first, asked.filters - cut.numbers), cut.numbers, 0, cut.numbers) for first in firsts]
-    packing = Packing.of(asked, spec.groups, panels, False, dtype)
-    pixels, table = _taps(asked, cut.numbers, together)
-    inputs, outputs = asked.inputs, len(pixels)
-    results = whole_lines(inputs * together)
-    of_worker = results + whole_lines(cut.numbers * outputs * together)
-    return Plan(
-        packing=packing, inputs=inputs, outputs=outputs, images=spec.N, together=together, slices=cut.slices,
-        workers=threads, tasks=-(-spec.N // together) * spec.groups * cut.slices,
-        operations=spec.flops // WORTH_A_LAUNCH, turner=turner(dtype),
-        results=results, of_worker=of_worker, memory=packing.end + threads * of_worker,
-        address=tile(Shape(1, cut.numbers, 1, cut.vectors), dtype), pixels=pixels, table=table,
-    )  # fmt: skip
-
-
-def _cut(spec: ConvSpec, asked: Correlation, dtype: np.dtype, threads: int) -> _Cut:
-    """The one that costs least."""
-    wide, outputs = lanes(dtype), math.prod(asked.plane)
-    inside = asked.channels * _inside(asked.rows) * _inside(asked.cols)
-
-    def cut(numbers: int, vectors: int) -> _Cut:
-        together = vectors * wide
-        panels = -(-asked.filters // numbers)
-        tasks = -(-spec.N // together) * spec.groups
-        slices = min(shares(tasks, threads), panels)
-        tiles = inside * (cost_of_pixels(numbers, vectors) + _VECTOR * vectors) + _TILE * outputs
-        task = (
-            -(-panels // slices) * (tiles + _TURNED * numbers * outputs * together)
-            + _TURNED * asked.inputs * together
+    @classmethod
+    def best(cls, spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Cut | None:
+        """The one that costs least; None where images are too few for a vector, or too large."""
+        asked = Correlation.of(spec, op)
+        inside = asked.channels * int(spec.rows.valid().sum()) * int(spec.cols.valid().sum())
+        cuts = (
+            cls(spec, asked, inside, dtype, threads, numbers, vectors)
+            for numbers in range(1, min(asked.filters, registers()) + 1)
+            for vectors in range(1, min(most_vectors(numbers), spec.N // lanes(dtype)) + 1)
         )
-        room = _room(asked, numbers, together, dtype)
-        if room > _MOST_BYTES:
-            return _Cut(math.inf, numbers, vectors, slices)
-        far = 1 + _FARTHER * max(0.0, math.log2(room / _NEAR_BYTES))
-        return _Cut(-(-tasks * slices // threads) * task * far, numbers, vectors, slices)
+        return min((cut for cut in cuts if cut.room <= _MOST_BYTES), key=lambda cut: cut.cost, default=None)
 
-    return min(
-        cut(numbers, vectors)
-        for numbers in range(1, min(asked.filters, registers()) + 1)
-        for vectors in range(1, min(most_vectors(numbers), spec.N // wide) + 1)
-    )
+    @property
+    def together(self) -> int:
+        """Images of a task."""
+        return self.vectors * lanes(self.dtype)
+
+    @property
+    def outputs(self) -> int:
+        """Pixels of a plane."""
+        return math.prod(self.asked.plane)
+
+    @property
+    def firsts(self) -> range:
+        """The first filter of each panel, but for the last one's, which may begin earlier."""
+        return range(0, self.asked.filters, self.numbers)
+
+    @property
+    def slices(self) -> int:
+        """Of the filters, so that few images give work to all threads."""
+        return min(shares(self._blocks, self.threads), len(self.firsts))
+
+    @property
+    def tasks(self) -> int:
+        """Of all threads."""
+        return self._blocks * self.slices
+
+    @property
+    def _blocks(self) -> int:
+        return -(-self.spec.N // self.together) * self.spec.groups
+
+    @property
+    def room(self) -> int:
+        """Bytes of a task's inputs and results."""
+        return (self.asked.inputs + self.numbers * self.outputs) * self.together * self.dtype.itemsize
+
+    @property
+    def cost(self) -> float:
+        """The time of a thread for its share, in multiplications of vectors."""
+        tap = cost_of_pixels(self.numbers, self.vectors) + _VECTOR * self.vectors
+        results = _TURNED * self.numbers * self.outputs * self.together
+        panel = self.inside * tap + _TILE * self.outputs + results
+        task = -(-len(self.firsts) // self.slices) * panel + _TURNED * self.asked.inputs * self.together
+        far = 1 + _FARTHER * max(0.0, math.log2(self.room / _NEAR_BYTES))
+        return -(-self.tasks // self.threads) * task * far
 
 
-def _inside(parts: tuple[AxisTaps, ...]) -> int:
-    """Taps along an axis, of all outputs, that lie inside."""
-    return sum(len(inside) for part in parts for _, inside in part.inside())
+def plan(cut: Cut) -> Plan:
+    """How to compute forward, or dx."""
+    spec, asked, dtype, together, numbers = cut.spec, cut.asked, cut.dtype, cut.together, cut.numbers
+    panels = [(min(first, asked.filters - numbers), numbers, 0, numbers) for first in cut.firsts]
+    packing = Packing.of(asked, spec.groups, panels, False, dtype)
+    pixels, table = _taps(asked, numbers, together)
+    results = whole_lines(asked.inputs * together)
+    of_worker = results + whole_lines(numbers * cut.outputs * together)
+    return Plan(
+        packing=packing, inputs=asked.inputs, outputs=cut.outputs, images=spec.N, together=together,
+        slices=cut.slices, workers=cut.threads, tasks=cut.tasks, operations=spec.flops // WORTH_A_LAUNCH,
+        results=results, of_worker=of_worker, memory=packing.end + cut.threads * of_worker,
+        address=tile(Shape(1, numbers, 1, cut.vectors), dtype), pixels=pixels, table=table,
+    )  # fmt: skip
 
 
 def _taps(asked: Correlation, numbers: int, together: int) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +204,7 @@ def compute_images(worker, task, source, out, plan, memory):
     unit = min(block * p.together, p.images - p.together) * w.groups + group
     copied = memory.ctypes.data + (w.end + worker * p.of_worker) * size
     results = copied + p.results * size
-    turn(zero, p.turner, source + unit * p.inputs * size, p.together, w.groups * p.inputs, p.inputs,
+    turn(zero, w.turner, source + unit * p.inputs * size, p.together, w.groups * p.inputs, p.inputs,
          copied, p.together, 1)  # fmt: skip
     for n in range(piece * len(panels) // p.slices, (piece + 1) * len(panels) // p.slices):
         k, count = panels[n, 0], panels[n, 1]
@@ -211,5 +218,5 @@ def compute_images(worker, task, source, out, plan, memory):
         to = out + (unit * w.filters + k) * p.outputs * size
         apart = w.groups * w.filters * p.outputs
         for first in range(0, p.together, lanes_of(zero)):
-            turn(zero, p.turner, results + first * size, count * p.outputs, p.together, lanes_of(zero),
+            turn(zero, w.turner, results + first * size, count * p.outputs, p.together, lanes_of(zero),
                  to + first * apart * size, apart, 0)  # fmt: skip

@@ -90,9 +90,14 @@ class Plan(Recorded):
     """Of the compiled tiles: intp (kinds, kinds of panels)."""
 
 
-class _Cut(NamedTuple):
-    """How a correlation is cut up."""
+class Cut(NamedTuple):
+    """How a correlation is cut up, as `threads` share it."""
 
+    spec: ConvSpec
+    """In long rows."""
+    asked: Correlation
+    dtype: np.dtype
+    threads: int
     across: bool
     """Whether vectors lie along filters."""
     down_axis: CopiedAxis
@@ -107,9 +112,11 @@ class _Cut(NamedTuple):
     origins: np.ndarray
 
     @classmethod
-    def of(cls, spec: ConvSpec, asked: Correlation, dtype: np.dtype, threads: int) -> _Cut:
-        """As `threads` share it."""
+    def of(cls, spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Cut:
+        """Of forward, or of dx where some window reads an input."""
         wide = lanes(dtype)
+        spec = in_long_rows(spec, wide)
+        asked = Correlation.of(spec, op)
         height, width = max(part.out for part in asked.rows), max(part.out for part in asked.cols)
         across = along_filters(width, asked.filters, wide)
         down_axis, across_axis = (CopiedAxis.of(parts, not across) for parts in (asked.rows, asked.cols))
@@ -128,45 +135,47 @@ class _Cut(NamedTuple):
             panels, laid = lay(blocks)
         origins, rows_of_a_block = _origins(asked.rows, blocks)
         copy = Copy.of(down_axis, across_axis, asked.channels, rows_of_a_block, width, wide)
-        return cls(across, down_axis, across_axis, blocks, slices, panels, laid, copy, origins)
+        return cls(
+            spec, asked, dtype, threads, across, down_axis, across_axis, blocks, slices, panels, laid, copy,
+            origins,
+        )  # fmt: skip
+
+    @property
+    def tasks(self) -> int:
+        """Of all threads."""
+        return self.spec.N * self.spec.groups * self.blocks * self.slices
+
+    @property
+    def cost(self) -> float:
+        """The time of a thread for its share, in multiplications of vectors."""
+        copy = self.copy
+        taps = [len(rows.taps) * len(cols.taps) for rows, cols in self.asked.parts]
+        sums = sum(count * part.cost for count, part in zip(taps, self.laid, strict=True))
+        each = _TURNED_TILE if self.across else _TILE
+        tiles = each * sum(len(part.tiles) for part in self.laid) * len(self.panels)
+        copied = copy.channels * len(copy.phases) * copy.rows * len(copy.chunks)
+        task = (self.asked.channels * sums + tiles) / self.slices + _COPIED_VECTOR * copied
+        return -(-self.tasks // self.threads) * task
 
 
-def cost(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> float:
-    """The time of a thread for its share, in multiplications of vectors."""
-    spec = in_long_rows(spec, lanes(dtype))
-    asked = Correlation.of(spec, op)
-    cut = _Cut.of(spec, asked, dtype, threads)
-    copy, tasks = cut.copy, spec.N * spec.groups * cut.blocks * cut.slices
-    taps = [len(rows.taps) * len(cols.taps) for rows, cols in asked.parts]
-    products = asked.channels * sum(count * part.cost for count, part in zip(taps, cut.laid, strict=True))
-    each = _TURNED_TILE if cut.across else _TILE
-    tiles = each * sum(len(part.tiles) for part in cut.laid) * len(cut.panels)
-    copied = copy.channels * len(copy.phases) * copy.rows * len(copy.chunks)
-    return -(-tasks // threads) * ((products + tiles) / cut.slices + _COPIED_VECTOR * copied)
-
-
-def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
-    """The correlations that make up forward, or dx, as `threads` share them; some window reads an input."""
-    spec = in_long_rows(spec, lanes(dtype))
-    asked = Correlation.of(spec, op)
-    across, down_axis, across_axis, blocks, slices, panels, laid, copy, origins = _Cut.of(
-        spec, asked, dtype, threads
-    )
-    numbers = 1 if across else panels[0][-1]
+def plan(cut: Cut) -> Plan:
+    """The correlations that make up forward, or dx."""
+    asked, copy, laid, dtype = cut.asked, cut.copy, cut.laid, cut.dtype
+    down_axis, across_axis = cut.down_axis, cut.across_axis
+    numbers = 1 if cut.across else cut.panels[0][-1]
     tables = [_table(asked, part, copy, down_axis, across_axis, numbers) for part in asked.parts]
-    if across:
+    if cut.across:
         tables = [table[:, ::-1] for table in tables]
-    packing = Packing.of(asked, spec.groups, panels, across, dtype)
+    packing = Packing.of(asked, cut.spec.groups, cut.panels, cut.across, dtype)
     of_worker = whole_lines(copy.channel * asked.channels + SLACK)
     return Plan(
-        copy=copy, packing=packing, blocks=blocks, slices=slices,
-        workers=threads, tasks=spec.N * spec.groups * blocks * slices,
-        operations=spec.flops // WORTH_A_LAUNCH,
+        copy=copy, packing=packing, blocks=cut.blocks, slices=cut.slices,
+        workers=cut.threads, tasks=cut.tasks, operations=cut.spec.flops // WORTH_A_LAUNCH,
         apart_down=down_axis.apart, apart_across=across_axis.apart, row_step=down_axis.apart * copy.pitch,
         out_height=asked.plane[0], out_width=asked.plane[1],
         step_down=asked.rows[0].step, step_across=asked.cols[0].step,
-        of_worker=of_worker, memory=packing.end + threads * of_worker,
-        parts=records(_parts(asked.parts, blocks, tables, laid)), origins=origins,
+        of_worker=of_worker, memory=packing.end + cut.threads * of_worker,
+        parts=records(_parts(asked.parts, cut.blocks, tables, laid)), origins=cut.origins,
         table=np.concatenate(tables), tiles=_tiles(laid),
         addresses=np.array([[tile(each, dtype) for each in row] for part in laid for row in part.shapes]),
     )  # fmt: skip

@@ -16,16 +16,17 @@ from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_axis import Correlation, dx_taps, forward_taps
 from kernels.tiled_lay import lay_filters, lay_pixels
-from kernels.tiled_plan import in_long_rows, plan
+from kernels.tiled_plan import Cut, in_long_rows, plan
 from kernels.tiled_tile import Shape, registers
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import KEPT_BYTES, LINE, workspace
 
 FLOAT32 = np.dtype(np.float32)
 SCRIPT = """
+import math
 from dataclasses import replace
 from kernel_cases import CONVS, POOLS
-from kernels import tiled_dw, tiled_images
+from kernels import tiled_dw, tiled_plan
 from kernels.problem import Problem
 from kernels.registry import ops_of
 
@@ -41,7 +42,7 @@ cases = {name: spec for name, spec in {**CONVS, **POOLS}.items() if name in name
 assert len(cases) == len(names)
 for name, spec in cases.items():
     check(name, spec)
-tiled_images.cost = lambda *_: 0.0
+tiled_plan.Cut.cost = math.inf
 tiled_dw._inside_pays = lambda *_: True
 for name in ("padding", "stride", "groups"):
     check(f"many images, {name}", replace(CONVS[name], N=19))
@@ -60,7 +61,7 @@ def test_tiles_cover_every_output(spec, op, monkeypatch):
     """And none begins outside, or is stored beyond its row."""
     shapes = []
     monkeypatch.setattr(tiled_plan, "tile", lambda shape, dtype: shapes.append(shape) or len(shapes) - 1)
-    found = plan(spec, op, FLOAT32, 2)
+    found = plan(Cut.of(spec, op, FLOAT32, 2))
     flat = in_long_rows(spec, lanes(FLOAT32))
     axes = (flat.rows, flat.cols)
     halves = [list(dx_taps(axis)) if op == "dx" else [forward_taps(axis)] for axis in axes]
@@ -88,16 +89,13 @@ def assert_panels_cover(packing):
     assert filters.all()
 
 
-def batch_of(spec, images):
-    return replace(spec, N=images)
-
-
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
 @pytest.mark.parametrize("op", ["forward", "dx"])
 def test_images_side_by_side_read_what_lies_inside(spec, op):
     """Each tap of each output once, and none of the padding."""
     wide = lanes(FLOAT32)
-    found = tiled_images.plan(batch_of(spec, 2 * wide + 1), op, FLOAT32, 2)
+    cut = tiled_images.Cut.best(replace(spec, N=2 * wide + 1), op, FLOAT32, 2)
+    found = tiled_images.plan(cut)
     assert found.tasks // (found.slices * spec.groups) * found.together >= found.images
     assert_panels_cover(found.packing)
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
@@ -118,9 +116,9 @@ def test_images_side_by_side_read_what_lies_inside(spec, op):
 def test_both_ways_to_correlate_are_right(spec, op, dtype, monkeypatch):
     """Images one by one and side by side, whichever would pay, whole vectors of them or not."""
     for images in (lanes(np.dtype(dtype)), 37):
-        problem = Problem.integers(batch_of(spec, images), op, dtype)
+        problem = Problem.integers(replace(spec, N=images), op, dtype)
         for cost in (0.0, math.inf):
-            monkeypatch.setattr(tiled_images, "cost", lambda *_, cost=cost: cost)
+            monkeypatch.setattr(Cut, "cost", cost)
             tiled_conv.way.cache_clear()
             assert problem.judge("tiled", problem.run("tiled")).wrong is None
     tiled_conv.way.cache_clear()
@@ -133,7 +131,7 @@ def test_images_side_by_side_are_for_many_small_ones():
     small = ConvSpec(256, 64, 7, 7, 128, 3, 3, stride=2, padding=1)
     assert chosen(small)
     assert chosen(ConvSpec(256, 6, 12, 12, 16, 5, 5), "dx")
-    assert not chosen(batch_of(small, 1))
+    assert not chosen(replace(small, N=1))
     assert not chosen(ConvSpec(256, 256, 14, 14, 256, 3, 3, padding=1))
     assert not chosen(ConvSpec(32, 64, 56, 56, 64, 3, 3, padding=1))
 
@@ -156,7 +154,7 @@ def test_dx_of_windows_in_the_padding_is_zero():
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_all_threads_get_as_much(threads):
     for spec in CONVS.values():
-        found = plan(spec, "forward", FLOAT32, threads)
+        found = plan(Cut.of(spec, "forward", FLOAT32, threads))
         assert found.workers == threads
         enough = found.tasks % threads == 0 or found.tasks >= 2 * threads
         assert enough or found.blocks == in_long_rows(spec, lanes(FLOAT32)).OH
@@ -191,7 +189,7 @@ def test_dw_takes_every_tap_once():
 def test_all_ways_to_dw_are_right(spec, dtype, monkeypatch):
     """Tiles, on a copy and without one, and dots, whichever would pay; for one image and for many."""
     for images in (spec.N, 37):
-        problem = Problem.integers(batch_of(spec, images), "dw", dtype)
+        problem = Problem.integers(replace(spec, N=images), "dw", dtype)
         for dots, inside in ((False, False), (False, True), (True, False)):
             monkeypatch.setattr(tiled_dots, "pays", lambda *_, dots=dots: dots)
             monkeypatch.setattr(tiled_dw, "_inside_pays", lambda *_, inside=inside: inside)
@@ -243,7 +241,7 @@ def _shapes(spec, op):
 def test_layers_too_large_for_a_block():
     """Rows of one image that go through several blocks, and filters through several panels."""
     spec = ConvSpec(1, 300, 20, 18, 70, 3, 3, padding=1)
-    assert plan(spec, "forward", FLOAT32, 2).blocks > 1
+    assert plan(Cut.of(spec, "forward", FLOAT32, 2)).blocks > 1
     assert tiled_dw.plan(spec, FLOAT32, 2).blocks > 1
     for op in ops_of(spec):
         problem = Problem.integers(spec, op)
@@ -290,12 +288,12 @@ def test_threads_compute_the_same(monkeypatch):
 
 def test_a_plan_is_one_record():
     """With smaller records in it, and the addresses and sizes of tables."""
-    found = plan(ConvSpec(2, 3, 9, 9, 8, 3, 3), "forward", FLOAT32, 2)
+    found = plan(Cut.of(ConvSpec(2, 3, 9, 9, 8, 3, 3), "forward", FLOAT32, 2))
     (record,) = found.record
     assert record["copy"]["channels"] == 3
     assert record["table"].item() == (found.table.ctypes.data, 27, 2)
     assert found.record is found.record
-    assert found.record.dtype is plan(ConvSpec(1, 1, 9, 9, 8, 3, 3), "dx", FLOAT32, 2).record.dtype
+    assert found.record.dtype is plan(Cut.of(ConvSpec(1, 1, 9, 9, 8, 3, 3), "dx", FLOAT32, 2)).record.dtype
     assert not found.record.flags.writeable
 
 
