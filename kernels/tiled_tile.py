@@ -15,7 +15,7 @@ A tile is emitted with one `fma` for each vector of sums, as a function of its o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ ARGUMENTS = (
 """Of a tile, all intp. `s`, `v`, `table` and `out` are addresses; the table holds `count` pairs of intp, in
 elements. Sums of number i go to out[i * out_step + d * out_down + (a * lanes + l) * out_apart], of all lanes
 l of the vectors a the first `valid`. `start` is the address of what each number's sums begin at, or 0 to add
-to what is in `out`.
+to what is in `out`: at the end, as sums of shorter sums are rounded less than long ones.
 
 A `turned` tile is stored the other way round: number (r, c) of lane l goes to
 out[(a * lanes + l) * out_step + r * out_down + c * out_apart], for the first `valid` of all lanes. `start` is
@@ -92,10 +92,7 @@ class _Emitter:
         numbers = self.vectors.real.as_pointer()
         s, v, out, start = (builder.inttoptr(each, numbers) for each in (s, v, out, start))
         table = builder.inttoptr(table, I64.as_pointer())
-        if self.shape.turned:
-            sums = self._lane_beginnings(start)
-        else:
-            sums = self._beginnings(out, out_step, out_down, valid, start)
+        sums = self._lane_beginnings(start) if self.shape.turned else self._beginnings(start)
         before = builder.block
         loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
         builder.cbranch(builder.icmp_signed(">", count, i64(0)), loop, done)
@@ -123,9 +120,8 @@ class _Emitter:
         if self.shape.turned:
             self._store_turned(finished, out, out_step, out_down, valid)
         else:
-            for value, (place, count) in zip(
-                finished, self._places(out, out_step, out_down, valid), strict=True
-            ):
+            places = list(self._places(out, out_step, out_down, valid))
+            for value, (place, count) in zip(self._in_all(finished, places, start), places, strict=True):
                 self._store(value, 0, self.wide, count, place)
 
     def _add_products(self, sums, s, row_step, v, down_step) -> list[ir.Value]:
@@ -147,29 +143,42 @@ class _Emitter:
                     added.append(self.vectors.fma(spread, vector, sums[len(added)]))
         return added
 
-    def _beginnings(self, out, out_step, out_down, valid, start) -> list[ir.Value]:
-        """What the sums begin at: a number for each row of them, or what is in `out`."""
-        builder = self.builder
+    def _beginnings(self, start) -> list[ir.Value]:
+        """What the sums begin at: a number for each row of them, or zero."""
         if self.shape.out_apart > 1:
             return self._splats(start)
-        given, kept, go = (builder.append_basic_block(name) for name in ("given", "kept", "go"))
-        builder.cbranch(builder.icmp_signed("!=", builder.ptrtoint(start, I64), i64(0)), given, kept)
-        builder.position_at_end(given)
-        splats = self._splats(start)
-        builder.branch(go)
-        builder.position_at_end(kept)
-        old = [
-            self.vectors.load(place, self.vectors.below(count))
-            for place, count in self._places(out, out_step, out_down, valid)
-        ]
+        nothing = [ir.Constant(self.vectors.vector, [0.0] * self.wide)] * self.shape.sums
+        given = self.builder.icmp_signed("!=", self.builder.ptrtoint(start, I64), i64(0))
+        return self._or_where(given, nothing, lambda: self._splats(start))
+
+    def _in_all(self, sums: list[ir.Value], places, start) -> list[ir.Value]:
+        """The sums, and what is in `out` where they began at zero."""
+        if self.shape.out_apart > 1:
+            return sums
+        absent = self.builder.icmp_signed("==", self.builder.ptrtoint(start, I64), i64(0))
+        return self._or_where(absent, sums, lambda: self._added_to(sums, places))
+
+    def _added_to(self, sums, places) -> list[ir.Value]:
+        old = (self.vectors.load(place, self.vectors.below(count)) for place, count in places)
+        return [self.builder.fadd(value, there) for value, there in zip(sums, old, strict=True)]
+
+    def _or_where(
+        self, condition: ir.Value, values: list[ir.Value], others: Callable[[], list[ir.Value]]
+    ) -> list[ir.Value]:
+        """`values`, or what `others` emits, where the condition holds: a branch."""
+        builder, before = self.builder, self.builder.block
+        there, go = builder.append_basic_block("there"), builder.append_basic_block("go")
+        builder.cbranch(condition, there, go)
+        builder.position_at_end(there)
+        instead = others()
         builder.branch(go)
         builder.position_at_end(go)
-        sums = []
-        for splat, value in zip(splats, old, strict=True):
-            phi = self._phi(splat, given)
-            phi.add_incoming(value, kept)
-            sums.append(phi)
-        return sums
+        chosen = []
+        for value, other in zip(values, instead, strict=True):
+            phi = self._phi(value, before)
+            phi.add_incoming(other, there)
+            chosen.append(phi)
+        return chosen
 
     def _splats(self, start) -> list[ir.Value]:
         builder, shape = self.builder, self.shape

@@ -184,7 +184,7 @@ class Vectors:
             return list(vectors)
         if count % 2:
             return [
-                self._picked(vectors, [phase + lane * count for lane in range(self.wide)])
+                self.picked(vectors, [phase + lane * count for lane in range(self.wide)])
                 for phase in range(count)
             ]
         pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
@@ -201,14 +201,14 @@ class Vectors:
             return list(vectors)
         if count % 2:
             order = [lane % count * wide + lane // count for lane in range(count * wide)]
-            return [self._picked(vectors, order[i : i + wide]) for i in range(0, len(order), wide)]
+            return [self.picked(vectors, order[i : i + wide]) for i in range(0, len(order), wide)]
         return [
             self.shuffled(even, odd, [(first + i) // 2 + (first + i) % 2 * wide for i in range(wide)])
             for even, odd in zip(self.alternating(vectors[::2]), self.alternating(vectors[1::2]), strict=True)
             for first in (0, wide)
         ]
 
-    def _picked(self, vectors: Sequence[ir.Value], numbers: list[int]) -> ir.Value:
+    def picked(self, vectors: Sequence[ir.Value], numbers: list[int]) -> ir.Value:
         """The given numbers of vectors side by side: two of them, then one more at a time."""
         found = self.shuffled(vectors[0], vectors[1], [n if n < 2 * self.wide else 0 for n in numbers])
         for i, vector in enumerate(vectors[2:], 2):

@@ -1,9 +1,10 @@
-"""Winograd's convolution: 3 x 3 kernels with a fraction of the multiplications, for some more rounding.
+"""Winograd's convolution: small kernels with a fraction of the multiplications, for some more rounding.
 
-F(4 x 4, 3 x 3), which multiplies 36 times for 16 outputs where the formula does 144 times, or F(2 x 2, 3 x 3)
-where outputs are few: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016. In
-float32 the largest error was 1e-6 to 5e-6 of the largest output for up to 512 channels, and 1.2e-5 for 4096;
-in float64 below 1e-13. A tile of outputs is made of sums and differences of a tile of inputs: a NaN or an
+F(4 x 4, 3 x 3) multiplies 36 times for 16 outputs, where the formula does 144 times, and F(4 x 4, 5 x 5) 64
+times rather than 400; F(2 x 2, R x S) serves where outputs are few: A. Lavin, S. Gray, "Fast Algorithms for
+Convolutional Neural Networks", CVPR 2016. In float32 the largest error was 2e-6 of the largest output with 3
+taps, and 8e-6 with 4 and 5, for up to 4096 channels; of dw, whose sums are longest, 1.3e-5. In float64 it was
+below 1e-13. A tile of outputs is made of sums and differences of a tile of inputs: a NaN or an
 infinity among these may reach all outputs of the tile, those too whose windows do not see it.
 """
 
@@ -16,7 +17,7 @@ from kernels.spec import PoolSpec, Spec
 from kernels.tiled_db import conv_db
 from kernels.winograd_conv import conv_dx, conv_forward
 from kernels.winograd_dw import conv_dw
-from kernels.winograd_transforms import KERNEL
+from kernels.winograd_transforms import TAPS
 
 __all__ = [
     "avg_pool_dx",
@@ -32,13 +33,14 @@ __all__ = [
 
 
 def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
-    """Convolutions with kernels of 3 x 3 at stride 1, without dilation."""
+    """Convolutions with kernels of 2 x 2 to 5 x 5 at stride 1, without dilation."""
     if isinstance(spec, PoolSpec):
         return "Winograd's method has no pooling"
     return first_gap(
         {
-            f"kernel is {spec.R}x{spec.S}; Winograd's transforms are for 3x3": (spec.R, spec.S)
-            != (KERNEL, KERNEL),
+            f"kernel is {spec.R}x{spec.S}; Winograd's transforms are for 2x2 to 5x5": not (
+                spec.R in TAPS and spec.S in TAPS
+            ),
             f"stride is {spec.stride}; Winograd's tiles need 1": spec.stride != (1, 1),
             f"dilation is {spec.dilation}; Winograd's tiles need 1": spec.dilation != (1, 1),
         }

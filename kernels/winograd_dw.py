@@ -26,8 +26,8 @@ from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import workspace, zeros
 from kernels.winograd_conv import transform_plane
-from kernels.winograd_plan import apart, outputs_of_a_tile
-from kernels.winograd_transforms import KERNEL, data_transform, gradient_transform, weight_gradient_transform
+from kernels.winograd_plan import apart, tile_for
+from kernels.winograd_transforms import data_transform, gradient_transform, weight_gradient_transform
 
 BLOCK = 64
 """Tiles that are transformed and multiplied at a time."""
@@ -74,6 +74,8 @@ class Geometry(NamedTuple):
     scratch: int
     work: int
     """Where the parts of a worker's workspace begin, and its size."""
+    taps: int
+    """Weights of a filter and channel."""
     data: int
     gradient: int
     back: int
@@ -96,9 +98,8 @@ class Plan(NamedTuple):
 def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     """How to compute dw."""
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
-    outputs = outputs_of_a_tile(spec.OH, spec.OW)
-    size = outputs + KERNEL - 1
-    positions = size * size
+    shape = tile_for(spec.OH, spec.OW, spec.R, spec.S)
+    outputs, positions = shape.outputs, shape.positions
     down, across = -(-spec.OH // outputs), -(-spec.OW // outputs)
     wide = lanes(dtype)
     along = min(4 if registers() > 12 else 2, -(-channels // wide))
@@ -106,7 +107,7 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     c_row = -(-channels // wide) * wide
     turned_row = (c_row // wide | 1) * wide
     filter_parts = _filter_parts(channels, filters, along * wide, threads)
-    pitch = (-(-across // wide) * outputs + 2) * wide
+    pitch = shape.pitch(across, wide)
     v_step, e_step, turned_step = (
         apart(count, dtype) for count in (wide * BLOCK, filters * BLOCK, turned_row * BLOCK)
     )
@@ -120,9 +121,9 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         along=along, channel_parts=threads // filter_parts, c_row=c_row, turned_row=turned_row,
         du_step=apart(spec.groups * filters * c_row, dtype), v_step=v_step, e_step=e_step,
         turned_step=turned_step, pitch=pitch, e=e, turned=turned, scratch=scratch,
-        work=scratch + size * pitch,
-        data=data_transform(outputs, dtype), gradient=gradient_transform(outputs, dtype),
-        back=weight_gradient_transform(outputs, dtype), turner=turner(dtype),
+        work=scratch + shape.height * pitch, taps=spec.R * spec.S,
+        data=data_transform(shape, dtype), gradient=gradient_transform(shape, dtype),
+        back=weight_gradient_transform(shape, dtype), turner=turner(dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, along + 1), np.intp)
     for numbers in {rows, filters % rows} - {0}:
@@ -238,10 +239,9 @@ def transform_filter_back(k, du, geometry, dw):
     """One filter's."""
     g = geometry[0]
     size = du.itemsize
-    taps = KERNEL * KERNEL
     for c in range(0, g.channels, g.wide):
         call_emitted(g.back, du.ctypes.data + (k * g.c_row + c) * size, g.du_step,
-                  dw.ctypes.data + (k * g.channels + c) * taps * size, g.channels - c,
+                  dw.ctypes.data + (k * g.channels + c) * g.taps * size, g.channels - c,
                   0, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 

@@ -18,7 +18,12 @@ from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.tiled_tile import Shape, registers, tile
 from kernels.tiled_vectors import lanes
-from kernels.winograd_transforms import KERNEL, data_transform, result_transform, weight_transform
+from kernels.winograd_transforms import (
+    Tile,
+    data_transform,
+    result_transform,
+    weight_transform,
+)
 
 DEPTH = 64
 """Channels that are multiplied at a time: V of four vectors of tiles then stays in the first-level cache."""
@@ -91,19 +96,19 @@ class Plan(NamedTuple):
     """intp (rows + 1, vectors + 1): the address of the register tile for so many filters and vectors."""
 
 
-def outputs_of_a_tile(OH: int, OW: int) -> int:
-    """4, or 2 where that takes no more products: outputs so few that larger tiles would lie idle in part.
+def tile_for(OH: int, OW: int, R: int, S: int) -> Tile:
+    """Of 4 x 4 outputs, or of 2 x 2 where that takes no more products: where outputs are few.
 
-    In between, F(4 x 4) multiplies 2.25 times per output, F(2 x 2) 4 times; the latter rounds less.
+    In between, F(4 x 4, 3 x 3) multiplies 2.25 times per output, F(2 x 2, 3 x 3) 4 times; which rounds less.
     """
-    products = {m: (m + KERNEL - 1) ** 2 * -(-OH // m) * -(-OW // m) for m in (2, 4)}
-    return min(products, key=lambda m: products[m])
+    tiles = [Tile(outputs, R, S) for outputs in (2, 4)]
+    return min(tiles, key=lambda tile: tile.positions * -(-OH // tile.outputs) * -(-OW // tile.outputs))
 
 
 @lru_cache(maxsize=1024)
 def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     """How to compute forward, or dx: a correlation of dy, padded by what is left of the kernel."""
-    taps = KERNEL * KERNEL
+    taps = spec.R * spec.S
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
     filter_step, channel_step = channels * taps, taps
     source, target = (spec.H, spec.W), (spec.OH, spec.OW)
@@ -112,11 +117,12 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         filter_step, channel_step = channel_step, filter_step
         channels, filters = filters, channels
         source, target = target, source
-        top, left = KERNEL - 1 - top, KERNEL - 1 - left
-    outputs = outputs_of_a_tile(*target)
-    positions = (outputs + KERNEL - 1) ** 2
+        top, left = spec.R - 1 - top, spec.S - 1 - left
+    shape = tile_for(*target, spec.R, spec.S)
+    outputs, positions = shape.outputs, shape.positions
     down, across = (-(-size // outputs) for size in target)
     wide = lanes(dtype)
+    pitch = shape.pitch(across, wide)
     parts, vectors = _cut(spec.N * down * across, wide, threads)
     rows = min(registers() // 12 * 12 // vectors, 12, filters)
     slices = -(-channels // DEPTH)
@@ -125,7 +131,6 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     v_row = vectors * wide
     v_step = apart(channels * v_row, dtype)
     m_step = apart(filters * v_row, dtype)
-    pitch = (-(-across // wide) * outputs + 2) * wide
     m = positions * v_step
     scratch = m + positions * m_step
     geometry = Geometry(
@@ -135,9 +140,9 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         wide=wide, vectors=vectors, depth=depth, slices=slices,
         u_step=apart(spec.groups * filters * slices * depth, dtype),
         v_row=v_row, v_step=v_step, m_step=m_step, pitch=pitch,
-        m=m, scratch=scratch, work=scratch + (outputs + KERNEL - 1) * pitch,
-        data=data_transform(outputs, dtype), weights=weight_transform(outputs, op == "dx", dtype),
-        result=result_transform(outputs, dtype), filter_step=filter_step, channel_step=channel_step,
+        m=m, scratch=scratch, work=scratch + shape.height * pitch,
+        data=data_transform(shape, dtype), weights=weight_transform(shape, op == "dx", dtype),
+        result=result_transform(shape, dtype), filter_step=filter_step, channel_step=channel_step,
     )  # fmt: skip
     addresses = np.zeros((rows + 1, vectors + 1), np.intp)
     for numbers in {rows, filters % rows} - {0}:

@@ -1,7 +1,7 @@
 """The transforms of Winograd's convolution: matrices, made from points, and the loops that apply them.
 
-F(m x m, 3 x 3) computes m x m outputs y from a tile d of (m + 2) x (m + 2) inputs and weights g of 3 x 3,
-with (m + 2)^2 multiplications for 9 m^2:
+F(m x m, R x S) computes m x m outputs y from a tile d of (m + R - 1) x (m + S - 1) inputs and weights g of
+R x S, with a multiplication for each input rather than R S for each output:
 
     y = A^T [(G g G^T) * (B^T d B)] A
 
@@ -26,35 +26,80 @@ from numba.core import cgutils
 from kernels.tiled_vectors import Vectors, compiled, i64
 
 Matrix = list[list[Fraction]]
-KERNEL = 3
-"""Taps along an axis."""
-POINTS = {2: ("0", "1", "-1"), 4: ("0", "3/4", "-3/4", "3/2", "-3/2")}
-"""For each m, where polynomials are evaluated, besides at infinity. What is near 1 is rounded less: with 3/4
-and 3/2, errors of F(4 x 4, 3 x 3) came out at a third of those of Lavin's 1 and 2 (for more on such choices
-see B. Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural
-Networks", ACM TOMS 46, 2020). Points in pairs of opposite sign share half of their sums."""
+POINTS = (
+    ("0", "1"),
+    ("0", "1", "-1"),
+    ("0", "3/4", "-3/4", "3/2"),
+    ("0", "3/4", "-3/4", "3/2", "-3/2"),
+    ("0", "1/2", "-1/2", "1", "-1", "2"),
+    ("0", "1/2", "-1/2", "1", "-1", "2", "-2"),
+)
+"""Where polynomials are evaluated, besides at infinity, for 3 products along an axis, for 4, and so on.
+
+What is near 1 is rounded less: with 3/4 and 3/2, errors of F(4 x 4, 3 x 3) came out at a third of those of
+Lavin's 1 and 2 (for more on such choices see B. Barabasz et al., "Error Analysis and Improving the Accuracy
+of Winograd Convolution for Deep Neural Networks", ACM TOMS 46, 2020). Points in pairs of opposite sign share
+half of their sums."""
+TAPS = range(2, 6)
+"""Of a kernel, along an axis: with more, errors come near to what the backend promises."""
 
 
 class Matrices(NamedTuple):
-    """Of one axis: `result` is A^T (m, m + 2), `weights` G (m + 2, 3), `data` B^T (m + 2, m + 2)."""
+    """Of one axis, n = m + taps - 1: `result` is A^T (m, n), `weights` G (n, taps), `data` B^T (n, n)."""
 
     result: Matrix
     weights: Matrix
     data: Matrix
 
 
-@lru_cache(maxsize=4)
-def matrices(outputs: int) -> Matrices:
-    """Those of F(outputs, 3): Toom and Cook's product of polynomials, transposed (Barabasz et al., sect. 2).
+class Tile(NamedTuple):
+    """F(outputs x outputs, R x S)."""
 
-    Row i of G evaluates the weights at point i, and the last at infinity; A^T evaluates outputs likewise; row
-    i of B^T has the coefficients of the polynomial that is zero at all other points.
+    outputs: int
+    R: int
+    S: int
+
+    @property
+    def height(self) -> int:
+        """Inputs down, and products."""
+        return self.outputs + self.R - 1
+
+    @property
+    def width(self) -> int:
+        """Inputs across, and products."""
+        return self.outputs + self.S - 1
+
+    @property
+    def positions(self) -> int:
+        """Products in all."""
+        return self.height * self.width
+
+    def pitch(self, across: int, wide: int) -> int:
+        """Numbers in a row of inputs, as vectors hold it, for so many tiles."""
+        return (-(-across // wide) * self.outputs - (1 - self.S) // wide) * wide
+
+    @property
+    def both(self) -> tuple[Matrices, Matrices]:
+        """Down and across."""
+        return matrices(self.outputs, self.R), matrices(self.outputs, self.S)
+
+    def __str__(self) -> str:
+        return f"{self.outputs}_{self.R}_{self.S}"
+
+
+@lru_cache(maxsize=16)
+def matrices(outputs: int, taps: int) -> Matrices:
+    """Those of F(outputs, taps): Toom and Cook's product of polynomials, transposed.
+
+    See Barabasz et al., section 2. Row i of G evaluates the weights at point i, and the last at infinity; A^T
+    evaluates outputs likewise; row i of B^T has the coefficients of the polynomial that is zero at all other
+    points.
     """
-    points = [Fraction(point) for point in POINTS[outputs]]
+    points = [Fraction(point) for point in POINTS[outputs + taps - 4]]
     data = [[*_coefficients([q for q in points if q != p]), Fraction(0)] for p in points]
     scales = [math.prod(p - q for q in points if q != p) for p in points]
-    weights = [[p**power / scale for power in range(KERNEL)] for p, scale in zip(points, scales, strict=True)]
-    infinity = [[*[Fraction(0)] * (size - 1), Fraction(1)] for size in (outputs, KERNEL)]
+    weights = [[p**power / scale for power in range(taps)] for p, scale in zip(points, scales, strict=True)]
+    infinity = [[*[Fraction(0)] * (size - 1), Fraction(1)] for size in (outputs, taps)]
     columns = [[p**power for power in range(outputs)] for p in points]
     return Matrices(
         [list(row) for row in zip(*columns, infinity[0], strict=True)],
@@ -113,28 +158,28 @@ def _all(vectors: Vectors, number: Fraction) -> ir.Constant:
     return ir.Constant(vectors.vector, [float(number)] * vectors.wide)
 
 
-def data_transform(outputs: int, dtype: np.dtype) -> int:
+def data_transform(tile: Tile, dtype: np.dtype) -> int:
     """The address of what transforms tiles side by side of one channel: V[i, j] = B^T d B."""
-    return _plane_transform("data", outputs, dtype)
+    return _plane_transform("data", tile, dtype)
 
 
-def gradient_transform(outputs: int, dtype: np.dtype) -> int:
+def gradient_transform(tile: Tile, dtype: np.dtype) -> int:
     """The same of the gradient dy of one filter: A dy A^T, where tiles do not overlap."""
-    return _plane_transform("gradient", outputs, dtype)
+    return _plane_transform("gradient", tile, dtype)
 
 
-@lru_cache(maxsize=8)
-def _plane_transform(name: Literal["data", "gradient"], outputs: int, dtype: np.dtype) -> int:
+@lru_cache(maxsize=64)
+def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dtype) -> int:
     """The address of a transform of tiles side by side.
 
     Its arguments: the address of the channel's plane (H, W); row and column of the first tile's first input,
     either of which may lie outside, where inputs are zero; H; W; the number of tiles; the address of scratch,
-    (m + 2, pitch) numbers; pitch, to hold a vector more than whole vectors of tiles; the address of V[0, 0],
-    and how far it is from there to the next (i, j), in elements. V gets whole vectors. Two are not used.
+    (height, pitch) numbers; pitch; the address of V[0, 0], and how far it is from there to the next (i, j),
+    in elements. V gets whole vectors. Two are not used.
     """
-    of = matrices(outputs)
-    matrix = of.data if name == "data" else _turned(of.result)
-    overlap = len(matrix[0]) - outputs
+    outputs = tile.outputs
+    down, across = (of.data if name == "data" else _turned(of.result) for of in tile.both)
+    overlap = len(across[0]) - outputs
 
     def emit(
         builder: ir.IRBuilder, plane, row, col, H, W, tiles, scratch, pitch, v, v_step, *_: ir.Value
@@ -149,54 +194,58 @@ def _plane_transform(name: Literal["data", "gradient"], outputs: int, dtype: np.
                 here.below(builder.sub(W, left)), builder.not_(here.below(builder.neg(left)))
             )
             column = []
-            for i in range(outputs + overlap):
-                down = builder.add(row, i64(i))
-                there = builder.icmp_unsigned("<", down, H)
+            for i in range(len(down[0])):
+                line = builder.add(row, i64(i))
+                there = builder.icmp_unsigned("<", line, H)
                 mask = builder.select(there, inside, ir.Constant(inside.type, None))
-                column.append(here.load(here.at(plane, builder.mul(down, W), left), mask))
-            for i, vector in enumerate(product(here, matrix, column)):
+                column.append(here.load(here.at(plane, builder.mul(line, W), left), mask))
+            for i, vector in enumerate(product(here, down, column)):
                 here.store(vector, here.at(scratch, builder.mul(pitch, i64(i)), first))
-        with cgutils.for_range(builder, i64(len(matrix))) as line:
-            base = here.at(scratch, builder.mul(pitch, line.index))
-            to = here.at(v, builder.mul(builder.mul(v_step, i64(len(matrix))), line.index))
+        with cgutils.for_range(builder, i64(len(down))) as lines:
+            base = here.at(scratch, builder.mul(pitch, lines.index))
+            to = here.at(v, builder.mul(builder.mul(v_step, i64(len(across))), lines.index))
             with cgutils.for_range(builder, _chunks(builder, tiles, wide)) as chunk:
                 first = builder.mul(chunk.index, i64(wide))
                 at = here.at(base, builder.mul(first, i64(outputs)))
                 # As they were stored: what straddles two vectors would wait for these to leave for the cache.
-                row = [here.load(here.at(at, i64(n * wide))) for n in range(outputs + bool(overlap))]
+                row = [here.load(here.at(at, i64(n * wide))) for n in range(outputs - (-overlap // wide))]
                 hands = here.dealt(row[:outputs])
-                shifted = [
-                    here.shuffled(hands[j], row[outputs], [*range(1, wide), wide + j]) for j in range(overlap)
-                ]
-                for j, vector in enumerate(product(here, matrix, [*hands, *shifted])):
+                for j in range(overlap):  # what the next tiles begin with
+                    further, hand = 1 + j // outputs, j % outputs
+                    beyond = [wide + hand + i * outputs for i in range(further)]
+                    lanes = [*range(further, wide), *beyond]
+                    hands.append(here.picked([hands[hand], *row[outputs:]], lanes))
+                for j, vector in enumerate(product(here, across, hands)):
                     here.store(vector, here.at(to, builder.mul(v_step, i64(j)), first))
 
-    return compiled(f"{name}_{outputs}_{dtype.name}", emit)
+    return compiled(f"{name}_{tile}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=8)
-def weight_transform(outputs: int, turned: bool, dtype: np.dtype) -> int:
+@lru_cache(maxsize=64)
+def weight_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
     """The address of what transforms weights of one filter and a vector of channels: U[i, j] = G g G^T.
 
     Its arguments: the address of the first channel, how far it is from there to the next, how many there are,
     the address of U[0, 0], and how far it is from there to the next (i, j), all in elements. U is zero beyond
     the channels. Seven are not used. `turned`: by 180 degrees.
     """
-    matrix = matrices(outputs).weights
+    down, across = (of.weights for of in tile.both)
     order = -1 if turned else 1
 
     def emit(builder: ir.IRBuilder, w, channel_step, channels, u, u_step, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
-        taps = _turned_rows(here, w, channel_step, channels)
-        for n, vector in enumerate(_both_ways(here, matrix, taps[::order])):
+        taps = _turned_rows(here, tile.R * tile.S, w, channel_step, channels)
+        for n, vector in enumerate(_both_ways(here, down, across, taps[::order])):
             here.store(vector, here.at(u, builder.mul(u_step, i64(n))))
 
-    return compiled(f"weights_{outputs}_{turned:d}_{dtype.name}", emit)
+    return compiled(f"weights_{tile}_{turned:d}_{dtype.name}", emit)
 
 
-def _turned_rows(vectors: Vectors, address: ir.Value, step: ir.Value, rows: ir.Value) -> list[ir.Value]:
+def _turned_rows(
+    vectors: Vectors, taps: int, address: ir.Value, step: ir.Value, rows: ir.Value
+) -> list[ir.Value]:
     """For each tap a vector of it in as many channels, zero beyond `rows`: faster than a gather for each."""
-    builder, taps = vectors.builder, KERNEL * KERNEL
+    builder = vectors.builder
     found = []
     for first in range(0, taps, vectors.wide):
         square = []
@@ -209,20 +258,19 @@ def _turned_rows(vectors: Vectors, address: ir.Value, step: ir.Value, rows: ir.V
     return found[:taps]
 
 
-@lru_cache(maxsize=4)
-def weight_gradient_transform(outputs: int, dtype: np.dtype) -> int:
+@lru_cache(maxsize=32)
+def weight_gradient_transform(tile: Tile, dtype: np.dtype) -> int:
     """The address of what transforms gradients dU of one filter and a vector of channels back: G^T dU G.
 
     Its arguments: the address of dU[0, 0], how far it is from there to the next (i, j), the address of the
     first channel's first tap, and the number of channels. Eight are not used.
     """
-    matrix = _turned(matrices(outputs).weights)
-    positions = (outputs + KERNEL - 1) ** 2
+    down, across = (_turned(of.weights) for of in tile.both)
 
     def emit(builder: ir.IRBuilder, du, du_step, dw, channels, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
-        square = [here.load(here.at(du, builder.mul(du_step, i64(n)))) for n in range(positions)]
-        taps = _both_ways(here, matrix, square)
+        square = [here.load(here.at(du, builder.mul(du_step, i64(n)))) for n in range(tile.positions)]
+        taps = _both_ways(here, down, across, square)
         for first in range(0, len(taps), here.wide):
             some = taps[first : first + here.wide]
             rest = [ir.Constant(here.vector, ir.Undefined)] * (here.wide - len(some))
@@ -231,19 +279,19 @@ def weight_gradient_transform(outputs: int, dtype: np.dtype) -> int:
                 mask = here.below(builder.select(there, i64(len(some)), i64(0)))
                 here.store(row, here.at(dw, i64(lane * len(taps) + first)), mask)
 
-    return compiled(f"weight_gradient_{outputs}_{dtype.name}", emit)
+    return compiled(f"weight_gradient_{tile}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=4)
-def result_transform(outputs: int, dtype: np.dtype) -> int:
+@lru_cache(maxsize=32)
+def result_transform(tile: Tile, dtype: np.dtype) -> int:
     """The address of what transforms tiles side by side of one filter back: y = A^T M A, plus the bias.
 
     Its arguments: the address of M[0, 0], how far it is from there to the next (i, j), the address of the
     first output, from a row of outputs to the next, how many rows and columns are wanted, and the address of
     the bias. All in elements. Five are not used.
     """
-    matrix = matrices(outputs).result
-    size = outputs + KERNEL - 1
+    outputs = tile.outputs
+    down, across = (of.result for of in tile.both)
 
     def emit(builder: ir.IRBuilder, m, m_step, out, out_step, rows, cols, bias, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
@@ -252,8 +300,8 @@ def result_transform(outputs: int, dtype: np.dtype) -> int:
         start = here.spread(number)
         with cgutils.for_range(builder, _chunks(builder, cols, pixels)) as chunk:
             at = here.at(m, builder.mul(chunk.index, i64(wide)))
-            tile = [here.load(here.at(at, builder.mul(m_step, i64(n)))) for n in range(size * size)]
-            found = _both_ways(here, matrix, tile)
+            square = [here.load(here.at(at, builder.mul(m_step, i64(n)))) for n in range(tile.positions)]
+            found = _both_ways(here, down, across, square)
             first = builder.mul(chunk.index, i64(pixels))
             for i in range(outputs):
                 wanted = builder.select(
@@ -265,14 +313,14 @@ def result_transform(outputs: int, dtype: np.dtype) -> int:
                     mask = here.below(builder.sub(wanted, i64(n * wide)))
                     here.store(vector, here.at(out, to, i64(n * wide)), mask)
 
-    return compiled(f"result_{outputs}_{dtype.name}", emit)
+    return compiled(f"result_{tile}_{dtype.name}", emit)
 
 
-def _both_ways(vectors: Vectors, matrix: Matrix, square: list[ir.Value]) -> list[ir.Value]:
-    """matrix (n, k) times a square (k, k) of vectors times the matrix turned: (n, n), row by row."""
-    size = len(matrix[0])
-    columns = [product(vectors, matrix, square[j::size]) for j in range(size)]
-    return [value for row in zip(*columns, strict=True) for value in product(vectors, matrix, row)]
+def _both_ways(vectors: Vectors, down: Matrix, across: Matrix, square: list[ir.Value]) -> list[ir.Value]:
+    """down (a, b) times vectors (b, d), row by row, times across (c, d) turned: (a, c), row by row."""
+    width = len(across[0])
+    columns = [product(vectors, down, square[j::width]) for j in range(width)]
+    return [value for row in zip(*columns, strict=True) for value in product(vectors, across, row)]
 
 
 def _chunks(builder: ir.IRBuilder, count: ir.Value, size: int) -> ir.Value:

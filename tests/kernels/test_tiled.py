@@ -358,3 +358,10 @@ def test_large_strides(mode, stride):
         )
         for problem in Problem.of_training(spec).values():
             assert problem.judge("tiled", problem.run("tiled")).wrong is None
+
+
+def test_db_of_many_pixels_is_rounded_little():
+    """Planes are summed, then images: one sum after the other would be off by 7e-6 of the largest."""
+    problem = Problem.random(ConvSpec(16, 1, 224, 224, 4, 1, 1), "dw")
+    db, expected = problem.run("tiled")[1], problem.reference[1]
+    assert np.abs(db - expected).max() < 2e-6 * np.abs(expected).max()

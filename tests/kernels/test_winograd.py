@@ -16,8 +16,8 @@ from kernels.policy import ERROR_BUDGET
 from kernels.problem import Problem
 from kernels.registry import OPS
 from kernels.tiled_work import workspace
-from kernels.winograd_plan import outputs_of_a_tile, plan
-from kernels.winograd_transforms import KERNEL, POINTS, matrices
+from kernels.winograd_plan import plan, tile_for
+from kernels.winograd_transforms import TAPS, matrices
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 WINOGRAD = kernels.get_backend("winograd")
@@ -28,10 +28,13 @@ LAYERS = {
     "shared tiles": ConvSpec(1, 70, 9, 9, 50, 3, 3, padding=1),
     "grouped": ConvSpec(3, 30, 17, 13, 24, 3, 3, groups=3, padding=((2, 0), (1, 2))),
     "more padding than kernel": ConvSpec(2, 3, 9, 40, 4, 3, 3, padding=((5, 3), (4, 6))),
+    **{f"{R}x{S}": ConvSpec(2, 5, 13, 37, 7, R, S, padding=(R // 2, S - 1)) for R in TAPS for S in TAPS},
+    "5x5, small tiles": ConvSpec(3, 18, 6, 6, 20, 5, 5, padding=2),
 }
 SCRIPT = """
 from test_winograd import LAYERS, check
-for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "shared tiles"):
+for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "shared tiles", "2x5", "4x2",
+             "5x5, small tiles"):
     check(LAYERS[name])
 """
 
@@ -56,25 +59,26 @@ def test_other_cpus(tmp_path: Path, cpu: str, features: str, bits: int) -> None:
     run_on(cpu, features, bits, tmp_path, SCRIPT)
 
 
-@pytest.mark.parametrize("outputs", POINTS)
-def test_matrices_make_a_correlation(outputs: int) -> None:
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize("taps", TAPS)
+def test_matrices_make_a_correlation(outputs: int, taps: int) -> None:
     """A^T [(G g) * (B^T d)] in exact fractions."""
     rng = np.random.default_rng(0)
-    weights = [Fraction(int(n)) for n in rng.integers(-9, 10, KERNEL)]
-    data = [Fraction(int(n)) for n in rng.integers(-9, 10, outputs + KERNEL - 1)]
+    weights = [Fraction(int(n)) for n in rng.integers(-9, 10, taps)]
+    data = [Fraction(int(n)) for n in rng.integers(-9, 10, outputs + taps - 1)]
 
     def times(matrix: list[list[Fraction]], vector: list[Fraction]) -> list[Fraction]:
         return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
-    of = matrices(outputs)
+    of = matrices(outputs, taps)
     products = [a * b for a, b in zip(times(of.weights, weights), times(of.data, data), strict=True)]
-    expected = [sum(weights[r] * data[i + r] for r in range(KERNEL)) for i in range(outputs)]
+    expected = [sum(weights[r] * data[i + r] for r in range(taps)) for i in range(outputs)]
     assert times(of.result, products) == expected
 
 
 def test_matrices_of_two_outputs_are_those_of_the_paper() -> None:
     """Lavin and Gray, equation (7), up to the signs of rows that cancel."""
-    of = matrices(2)
+    of = matrices(2, 3)
     half = Fraction(1, 2)
     assert [[abs(n) for n in row] for row in of.weights] == [[1, 0, 0], [half] * 3, [half] * 3, [0, 0, 1]]
     assert [[abs(n) for n in row] for row in of.data] == [
@@ -86,7 +90,7 @@ def test_matrices_of_two_outputs_are_those_of_the_paper() -> None:
     ("size", "outputs"), [(1, 2), (2, 2), (3, 4), (4, 4), (5, 2), (6, 2), (7, 4), (8, 4), (14, 4), (224, 4)]
 )
 def test_tiles_waste_little(size: int, outputs: int) -> None:
-    assert outputs_of_a_tile(size, size) == outputs
+    assert tile_for(size, size, 3, 3).outputs == outputs
 
 
 def test_tolerance_is_within_what_auto_accepts() -> None:
@@ -94,9 +98,14 @@ def test_tolerance_is_within_what_auto_accepts() -> None:
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_errors_of_many_channels(op: str) -> None:
+@pytest.mark.parametrize("taps", TAPS)
+def test_errors_of_many_channels(op: str, taps: int) -> None:
     """Where sums are longest, in dw over 8192 tiles, half of the tolerance is left."""
-    spec = ConvSpec(8, 4, 128, 128, 4, 3, 3) if op == "dw" else ConvSpec(1, 1024, 9, 9, 1024, 3, 3, padding=1)
+    many = ConvSpec(1, 1024, 9, 9, 256, taps, taps, padding=taps // 2)
+    spec = {
+        "forward": many, "dx": ConvSpec(1, 256, 9, 9, 1024, taps, taps, padding=taps // 2),
+        "dw": ConvSpec(8, 4, 128, 128, 4, taps, taps),
+    }[op]  # fmt: skip
     problem = Problem.random(spec, op)
     verdict = problem.judge("winograd", problem.run("winograd"))
     assert verdict.error <= WINOGRAD.tolerance / 2
@@ -139,7 +148,8 @@ def test_what_lies_in_the_workspace_does_not_matter() -> None:
     ("spec", "op", "reason"),
     [
         (CONVS["stride"], "forward", "stride is (2, 2); Winograd's tiles need 1"),
-        (CONVS["not square"], "dx", "kernel is 2x4; Winograd's transforms are for 3x3"),
+        (CONVS["height 1"], "dx", "kernel is 1x3; Winograd's transforms are for 2x2 to 5x5"),
+        (ConvSpec(1, 1, 9, 9, 1, 3, 6), "dw", "kernel is 3x6; Winograd's transforms are for 2x2 to 5x5"),
         (ConvSpec(1, 1, 9, 9, 1, 3, 3, dilation=2), "dx", "dilation is (2, 2); Winograd's tiles need 1"),
         (PoolSpec("max", 1, 1, 4, 4, 2, 2), "forward", "Winograd's method has no pooling"),
     ],
