@@ -375,9 +375,20 @@ def _result(
         raise ValueError(f"out is {out.shape} of {out.dtype}; expected {shape} of {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only; expected an array that can be written to")
-    overlaps = any(np.may_share_memory(out, array) for array in inputs if array is not None)
-    usable = out.flags.c_contiguous and out.flags.aligned and not overlaps
+    flags = out.flags
+    usable = flags.c_contiguous and flags.aligned and not _overlaps(out, inputs)
     return out if usable else np.empty(shape, dtype)
+
+
+def _overlaps(out: np.ndarray, inputs: tuple[np.ndarray | None, ...]) -> bool:
+    """Whether they may share memory with `out`; what two arrays own, they do not share."""
+    owned = out.flags.owndata
+    for array in inputs:
+        if array is None or (array is not out and owned and array.flags.owndata):
+            continue
+        if np.may_share_memory(out, array):
+            return True
+    return False
 
 
 def _delivered(result: np.ndarray, out: Any) -> np.ndarray:
