@@ -109,9 +109,7 @@ def readonly(array: np.ndarray) -> np.ndarray:
 
     It also keeps Numba, to which a writeable array is another type, from compiling everything twice.
     """
-    array.setflags(
-        False
-    )  # by position: by name it takes twice as long, and small calls are made of such things
+    array.setflags(False)  # type: ignore[call-arg]  # by name it takes twice as long
     return array
 
 
