@@ -4,8 +4,8 @@ F(4 x 4, 3 x 3) multiplies 36 times for 16 outputs, where the formula does 144 t
 times rather than 400; F(2 x 2, R x S) serves where outputs are few: A. Lavin, S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", CVPR 2016. In float32 the largest error was 2e-6 of the largest output with 3
 taps, and 8e-6 with 4 and 5, for up to 4096 channels; of dw, whose sums are longest, 1.3e-5. In float64 it was
-below 1e-13. A tile of outputs is made of sums and differences of a tile of inputs: a NaN or an
-infinity among these may reach all outputs of the tile, those too whose windows do not see it.
+below 1e-13. A tile of outputs is made of sums and differences of a tile of inputs: a NaN or an infinity among
+these may reach all outputs of the tile, those too whose windows do not see it.
 """
 
 from __future__ import annotations

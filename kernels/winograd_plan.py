@@ -18,12 +18,7 @@ from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.tiled_tile import Shape, registers, tile
 from kernels.tiled_vectors import lanes
-from kernels.winograd_transforms import (
-    Tile,
-    data_transform,
-    result_transform,
-    weight_transform,
-)
+from kernels.winograd_transforms import Tile, data_transform, result_transform, weight_transform
 
 DEPTH = 64
 """Channels that are multiplied at a time: V of four vectors of tiles then stays in the first-level cache."""

@@ -168,7 +168,7 @@ def gradient_transform(tile: Tile, dtype: np.dtype) -> int:
     return _plane_transform("gradient", tile, dtype)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dtype) -> int:
     """The address of a transform of tiles side by side.
 
@@ -221,7 +221,7 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
     return compiled(f"{name}_{tile}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def weight_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
     """The address of what transforms weights of one filter and a vector of channels: U[i, j] = G g G^T.
 
@@ -258,7 +258,7 @@ def _turned_rows(
     return found[:taps]
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def weight_gradient_transform(tile: Tile, dtype: np.dtype) -> int:
     """The address of what transforms gradients dU of one filter and a vector of channels back: G^T dU G.
 
@@ -282,7 +282,7 @@ def weight_gradient_transform(tile: Tile, dtype: np.dtype) -> int:
     return compiled(f"weight_gradient_{tile}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=256)
 def result_transform(tile: Tile, dtype: np.dtype) -> int:
     """The address of what transforms tiles side by side of one filter back: y = A^T M A, plus the bias.
 
