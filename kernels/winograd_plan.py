@@ -94,7 +94,7 @@ class Plan(NamedTuple):
 def tile_for(OH: int, OW: int, R: int, S: int) -> Tile:
     """Of 4 x 4 outputs, or of 2 x 2 where that takes no more products: where outputs are few.
 
-    In between, F(4 x 4, 3 x 3) multiplies 2.25 times per output, F(2 x 2, 3 x 3) 4 times; which rounds less.
+    In between, F(4 x 4, 3 x 3) multiplies 2.25 times per output, F(2 x 2, 3 x 3) 4 times, but rounds less.
     """
     tiles = [Tile(outputs, R, S) for outputs in (2, 4)]
     return min(tiles, key=lambda tile: tile.positions * -(-OH // tile.outputs) * -(-OW // tile.outputs))
