@@ -31,6 +31,8 @@ from kernels.winograd_transforms import data_transform, gradient_transform, weig
 
 BLOCK = 64
 """Tiles that are transformed and multiplied at a time."""
+STRETCH = 32 * BLOCK
+"""Tiles whose products are summed by themselves: one sum over all of many tiles would be rounded more."""
 
 
 class Geometry(NamedTuple):
@@ -145,14 +147,17 @@ def _filter_parts(channels: int, filters: int, strip: int, threads: int) -> int:
 
 
 @Kernel
-def sum_products(workers, images, x, dy, zeros, geometry, table, tiles, work, du):
-    """du (positions, groups * filters, c_row) = the sums over all tiles."""
+def sum_products(workers, images, x, dy, zeros, geometry, table, tiles, work, du, further):
+    """du (positions, groups * filters, c_row) = the sums over all tiles.
+
+    `further` holds those of each stretch but the first, one after the other; it is as large, or not needed.
+    """
     for worker in prange(workers):
-        sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du)
+        sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du, further)
 
 
 @helper
-def sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du):
+def sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du, further):
     """Those of one worker's part of the filters and channels."""
     g = geometry[0]
     filter_part, channel_part = worker % g.filter_parts, worker // g.filter_parts
@@ -168,7 +173,11 @@ def sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du):
             transform_channels(worker, group, first_channel, last_channel, first, last, x, geometry, work)
             transform_gradients(worker, group, first_filter, last_filter, first, last, dy, geometry, work)
             add_products(worker, group, first_filter, last_filter, first_channel, last_channel, first, last,
-                         zeros, geometry, table, tiles, work, du)  # fmt: skip
+                         zeros, geometry, table, tiles, work, du if first < STRETCH else further)  # fmt: skip
+            if first >= STRETCH and (last % STRETCH == 0 or last == total):
+                add_stretch(
+                    group, first_filter, last_filter, first_channel, last_channel, geometry, du, further
+                )
 
 
 @helper
@@ -210,11 +219,11 @@ def add_products(
     worker, group, first_filter, last_filter, first_channel, last_channel, first, last, zeros, geometry,
     table, tiles, work, du,
 ):  # fmt: skip
-    """du += those of a block of tiles; the first block begins them."""
+    """du += those of a block of tiles; the first block of a stretch begins them."""
     g = geometry[0]
     size = work.itemsize
     base = work.ctypes.data + worker * g.work * size
-    start = zeros.ctypes.data if first == 0 else 0
+    start = zeros.ctypes.data if first % STRETCH == 0 else 0
     strip = g.along * g.wide
     for position in range(g.positions):
         for c in range(first_channel, last_channel, strip):
@@ -225,6 +234,17 @@ def add_products(
                 to = du.ctypes.data + (position * g.du_step + (group * g.filters + k) * g.c_row + c) * size
                 call_emitted(tiles[min(g.rows, last_filter - k), vectors], s, BLOCK, v, 0, table.ctypes.data,
                           1, last - first, to, g.c_row, 0, vectors * g.wide, start)  # fmt: skip
+
+
+@helper
+def add_stretch(group, first_filter, last_filter, first_channel, last_channel, geometry, du, further):
+    """du += the sums of a stretch, in a worker's part of the filters and channels."""
+    g = geometry[0]
+    for position in range(g.positions):
+        for k in range(first_filter, last_filter):
+            row = position * g.du_step + (group * g.filters + k) * g.c_row
+            for c in range(row + first_channel, row + last_channel):
+                du[c] += further[c]
 
 
 @Kernel
@@ -251,9 +271,11 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     g = found.geometry
     workers = active()
     work = workspace("work", workers * g.work, x.dtype)
+    tiles = spec.N * g.tiles_down * g.tiles_across
     du = workspace("transformed weights", g.positions * g.du_step, x.dtype)
+    further = workspace("sums of stretches", g.positions * g.du_step if tiles > STRETCH else 0, x.dtype)
     sum_products(
         spec.flops // WORTH_A_LAUNCH, workers, spec.N, x.reshape(-1), dy.reshape(-1), zeros(g.rows, x.dtype),
-        found.record, found.table, found.tiles, work, du,
+        found.record, found.table, found.tiles, work, du, further,
     )  # fmt: skip
     transform_back(dw.size * g.positions, spec.K, du, found.record, dw.reshape(-1))

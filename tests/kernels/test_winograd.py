@@ -111,6 +111,13 @@ def test_errors_of_many_channels(op: str, taps: int) -> None:
     assert verdict.error <= WINOGRAD.tolerance / 2
 
 
+def test_errors_of_dw_do_not_grow_with_the_tiles() -> None:
+    """54,000 of them: as one sum after the other they would break what the backend promises."""
+    problem = Problem.random(ConvSpec(64, 8, 112, 112, 8, 4, 4, padding=2), "dw")
+    verdict = problem.judge("winograd", problem.run("winograd"))
+    assert verdict.error <= WINOGRAD.tolerance / 3
+
+
 def test_all_threads_have_a_share() -> None:
     """Of the filters, where there are few tiles, and in dw; at batch 80 of the tiles."""
     spec = ConvSpec(1, 64, 14, 14, 64, 3, 3, padding=1)
