@@ -72,7 +72,7 @@ def error_against_speed(ax: Axes, frame: pd.DataFrame) -> None:
     low, high = shown.min(), shown.max()
     ax.set_xscale("log")
     ax.set_xlim(low / 3, high * 3)
-    marks = [mark for mark in ticks(others.min(), high, 4) if mark > 3 * exact] if len(others) else []
+    marks = [mark for mark in ticks(others.min(), high, 3) if mark > 3 * exact] if len(others) else []
     labels = [f"{mark:.0e}" for mark in marks]
     if len(others) < len(errors):
         marks, labels = [exact, *marks], ["none", *labels]
