@@ -106,7 +106,8 @@ class _Emitter:
         added = self._add_products(
             running, builder.gep(s, [at]), row_step, builder.gep(v, [there]), down_step
         )
-        following = builder.add(t, i64(1))
+        # Who knows how often it runs unrolls it, as LLVM does for Zen, and then has too few registers.
+        following = self._opaque(builder.add(t, i64(1)))
         t.add_incoming(following, loop)
         for phi, value in zip(running, added, strict=True):
             phi.add_incoming(value, loop)
@@ -135,7 +136,9 @@ class _Emitter:
         for row in range(shape.rows):
             numbers = self._at(s, row_step, row)
             if len(vectors) == 1:
-                numbers = self._in_register(numbers)
+                # Each number is read by the multiplication itself, which is one operation to the CPU only if
+                # its address is a register and a constant.
+                numbers = self._opaque(numbers)
             for col in range(shape.cols):
                 number = builder.load(builder.gep(numbers, [i64(col * shape.apart)]))
                 spread = self.vectors.spread(number)
@@ -238,14 +241,10 @@ class _Emitter:
     def _at(self, pointer: ir.Value, step: ir.Value, index: int) -> ir.Value:
         return pointer if index == 0 else self.builder.gep(pointer, [self.builder.mul(step, i64(index))])
 
-    def _in_register(self, pointer: ir.Value) -> ir.Value:
-        """The same pointer, which LLVM may not take apart again.
-
-        Where each number is multiplied once, it is read by the multiplication itself, which is one operation
-        to the CPU only if its address is a register and a constant.
-        """
-        kind = ir.FunctionType(pointer.type, [pointer.type])
-        return self.builder.asm(kind, "", "=r,0", [pointer], side_effect=False)
+    def _opaque(self, value: ir.Value) -> ir.Value:
+        """The same pointer or integer, in a register, of which LLVM knows nothing more."""
+        kind = ir.FunctionType(value.type, [value.type])
+        return self.builder.asm(kind, "", "=r,0", [value], side_effect=False)
 
     def _phi(self, value: ir.Value, block: ir.Block) -> ir.Value:
         phi = self.builder.phi(value.type)
