@@ -62,7 +62,7 @@ class Shape(NamedTuple):
 
 
 def registers() -> int:
-    """Vector registers that sums may take; some are left for what they are made of."""
+    """Vector registers that sums may take; four are left for what they are made of."""
     return 28 if vector_bits() == 512 else 12
 
 
@@ -142,8 +142,13 @@ class _Emitter:
             for col in range(shape.cols):
                 number = builder.load(builder.gep(numbers, [i64(col * shape.apart)]))
                 spread = self.vectors.spread(number)
-                for vector in vectors:
-                    added.append(self.vectors.fma(spread, vector, sums[len(added)]))
+                place = len(added)
+                added += [
+                    self.vectors.fma(spread, vector, sums[place + i]) for i, vector in enumerate(vectors)
+                ]
+                if 1 < len(vectors) < registers() + 4 - shape.sums:
+                    s, *added[place:] = self._in_step(s, *added[place:])
+                    numbers = self._at(s, row_step, row)
         return added
 
     def _beginnings(self, start) -> list[ir.Value]:
@@ -245,6 +250,20 @@ class _Emitter:
         """The same pointer or integer, in a register, of which LLVM knows nothing more."""
         kind = ir.FunctionType(value.type, [value.type])
         return self.builder.asm(kind, "", "=r,0", [value], side_effect=False)
+
+    def _in_step(self, pointer: ir.Value, *vectors: ir.Value) -> list[ir.Value]:
+        """All as they are; but the pointer is not read from before the vectors are there.
+
+        LLVM would read all of a tap's numbers before their products, for which there are too few registers.
+        """
+        values = [pointer, *vectors]
+        if vector_bits() == 128:  # it may be another kind of CPU, whose registers have other letters
+            return values
+        kinds = [value.type for value in values]
+        same = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
+        constraints = ",".join(["=r", *["=v"] * len(vectors), *map(str, range(len(values)))])
+        together = self.builder.asm(same, "", constraints, values, side_effect=False)
+        return [self.builder.extract_value(together, i) for i in range(len(values))]
 
     def _phi(self, value: ir.Value, block: ir.Block) -> ir.Value:
         phi = self.builder.phi(value.type)
