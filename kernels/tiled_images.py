@@ -27,14 +27,14 @@ from kernels.tiled_pack import Packing
 from kernels.tiled_plan import shares
 from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
-from kernels.tiled_vectors import call_emitted, lanes
+from kernels.tiled_vectors import call_emitted, lanes, multiplications_a_cycle
 from kernels.tiled_work import whole_lines
 
 _TILE = 100
 _VECTOR = 1
 _TURNED = 2
 """What a tile takes besides its taps, a vector of inputs for each tap, and a number that is turned, in
-multiplications of vectors."""
+multiplications of vectors, of which two start in a cycle."""
 _NEAR_BYTES = 512 * 1024
 _FARTHER = 0.13
 """A task takes this much longer each time that its inputs and results double beyond so many bytes."""
@@ -137,10 +137,12 @@ class Cut(NamedTuple):
     @property
     def cost(self) -> float:
         """The time of a thread for its share, in multiplications of vectors."""
-        tap = cost_of_pixels(self.numbers, self.vectors) + _VECTOR * self.vectors
-        results = _TURNED * self.numbers * self.outputs * self.together
-        panel = self.inside * tap + _TILE * self.outputs + results
-        task = -(-len(self.firsts) // self.slices) * panel + _TURNED * self.asked.inputs * self.together
+        beside = multiplications_a_cycle() / 2
+        tap = cost_of_pixels(self.numbers, self.vectors) + beside * _VECTOR * self.vectors
+        results = _TURNED * self.numbers * self.together
+        panel = self.inside * tap + beside * (_TILE + results) * self.outputs
+        inputs = beside * _TURNED * self.asked.inputs * self.together
+        task = -(-len(self.firsts) // self.slices) * panel + inputs
         far = 1 + _FARTHER * max(0.0, math.log2(self.room / _NEAR_BYTES))
         return -(-self.tasks // self.threads) * task * far
 

@@ -30,12 +30,23 @@ _SIGNATURE = types.void(*[types.intp] * _ARGUMENTS)
 @lru_cache(maxsize=1)
 def vector_bits() -> int:
     """The width of the vectors of the CPU that Numba compiles for."""
-    from numba.core.registry import cpu_target
-
-    features = cpu_target.target_context.codegen().magic_tuple()[-1]
+    features = _cpu()[1]
     if "+avx512f" in features:
         return 512
     return 256 if "+avx2" in features and "+fma" in features else 128
+
+
+def multiplications_a_cycle() -> int:
+    """Of whole vectors: Zen 4 does 512 bits in two halves."""
+    return 1 if vector_bits() == 512 and _cpu()[0] == "znver4" else 2
+
+
+def _cpu() -> tuple[str, str]:
+    """What LLVM calls it, and its features."""
+    from numba.core.registry import cpu_target
+
+    *_, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return name, features
 
 
 def lanes(dtype: np.dtype) -> int:
