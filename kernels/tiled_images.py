@@ -138,7 +138,7 @@ class Cut(NamedTuple):
     def cost(self) -> float:
         """The time of a thread for its share, in multiplications of vectors."""
         beside = multiplications_a_cycle() / 2
-        tap = cost_of_pixels(self.numbers, self.vectors) + beside * _VECTOR * self.vectors
+        tap = cost_of_pixels(self.numbers, self.vectors, beside / 2) + beside * _VECTOR * self.vectors
         results = _TURNED * self.numbers * self.together
         panel = self.inside * tap + beside * (_TILE + results) * self.outputs
         inputs = beside * _TURNED * self.asked.inputs * self.together

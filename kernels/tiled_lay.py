@@ -78,13 +78,13 @@ def most_vectors(numbers: int) -> int:
     return max(1, min(registers() // numbers, (registers() + 3) // (numbers + 1)))
 
 
-def cost_of_pixels(numbers: int, vectors: int) -> float:
-    """What a tap of a tile takes, in multiplications: these, or half of all operations.
+def cost_of_pixels(numbers: int, vectors: int, operation: float = 0.5) -> float:
+    """What a tap of a tile takes, in multiplications: these, or all operations, each of which takes so much.
 
     Two multiplications start in a cycle, of four operations. Some 13 are for the loop, as measured.
     """
     products = numbers * vectors
-    return max(products, (products + numbers + vectors + 13) / 2)
+    return max(products, (products + numbers + vectors + 13) * operation)
 
 
 def _pixel_tiles(block: int, width: int, numbers: int, panels: int, wide: int, out_apart: int) -> Laid:
