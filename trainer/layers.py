@@ -31,9 +31,11 @@ from kernels import (
 )
 from kernels.arguments import conv1d_spec, conv2d_spec, pool2d_spec
 from kernels.axis import as_int, as_pair
-from trainer.fused import MEMORY_BOUND, outer_product, rectify, rectify_gradient
+from trainer.fused import MEMORY_BOUND, outer_product, rectify, rectify_gradient, rows_times, times_rows
 
 Shape = tuple[int, ...]
+_WAKES_BLAS = 100_000
+"""From so many weights on BLAS takes all its threads for one image; those of compiled loops are awake."""
 Uniform = Callable[[float, int], np.ndarray]
 """(bound, count): float32 numbers from -bound to bound."""
 
@@ -114,8 +116,12 @@ class Linear(_Weighted):
 
     def forward(self, x: np.ndarray, training: bool = False) -> np.ndarray:
         w, b = self.parameters["weight"], self.parameters.get("bias")
-        y = self._buffer("y", (len(x), len(w)), x.dtype) if training else None
-        y = np.matmul(x, w.T, out=y)
+        shape = len(x), len(w)
+        y = self._buffer("y", shape, x.dtype) if training else np.empty(shape, x.dtype)
+        if len(x) == 1 and w.size >= _WAKES_BLAS:
+            rows_times(MEMORY_BOUND * w.size, w, x[0], y[0])
+        else:
+            np.matmul(x, w.T, out=y)
         if b is not None:
             y += b
         if training:
@@ -131,7 +137,14 @@ class Linear(_Weighted):
             np.matmul(dy.T, x, out=dw)
         if "bias" in self.gradients:
             np.sum(dy, axis=0, out=self.gradients["bias"])
-        return np.matmul(dy, w, out=self._buffer("dx", x.shape, x.dtype)) if need_dx else None
+        if not need_dx:
+            return None
+        dx = self._buffer("dx", x.shape, x.dtype)
+        if len(x) == 1 and w.size >= _WAKES_BLAS:
+            times_rows(MEMORY_BOUND * w.size, dy[0], w, dx[0])
+        else:
+            np.matmul(dy, w, out=dx)
+        return dx
 
     def output_shape(self, shape: Shape) -> Shape:
         out_features, in_features = self.parameters["weight"].shape
