@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import prange
+from numba import carray, prange
 
 from kernels.jit import Kernel, helper
 from kernels.tiled_axis import Correlation
 from kernels.tiled_copy import turn, turner
-from kernels.tiled_record import Recorded, matrix
+from kernels.tiled_record import Recorded, matrix, pointer
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import whole_lines
 
@@ -68,9 +68,15 @@ def pack(w, bias, packing, memory):
     Of each group, filter k has its weights at o * outer_step + k * inner, `inner` of them in a row.
     """
     p = packing[0]
-    pieces, start, end = p.groups * len(matrix(p.panels)) * p.outer, p.bias, p.end
-    for piece in prange(pieces):
-        pack_piece(piece, w, packing, memory)
+    start, end = p.bias, p.end
+    if p.inner > 1:
+        pieces = p.groups * len(matrix(p.panels)) * p.outer
+        for piece in prange(pieces):
+            pack_piece(piece, w, packing, memory)
+    else:
+        rows = p.groups * p.outer
+        for row in prange(rows):
+            pack_row(row, w, packing, memory)
     for i in range(end - start):
         memory[start + i] = bias[i] if i < len(bias) else 0
 
@@ -87,3 +93,18 @@ def pack_piece(piece, w, packing, memory):
     target = group * p.of_group + panel[4] + o * p.inner * panel[3]
     turn(w.dtype.type(0), p.turner, w.ctypes.data + source * size, panel[1], p.inner, p.inner,
          memory.ctypes.data + target * size, panel[3], p.across_filters)  # fmt: skip
+
+
+@helper
+def pack_row(row, w, packing, memory):
+    """The weights of one group and o, where filters have one each: they lie in a row already."""
+    p = packing[0]
+    group, o = row // p.outer, row % p.outer
+    filters = carray(pointer(w.ctypes.data), (w.size,), w.dtype)
+    filters = filters[group * (w.size // p.groups) + o * p.outer_step :]
+    panels = matrix(p.panels)
+    for n in range(len(panels)):
+        first, count, width = panels[n, 0], panels[n, 1], panels[n, 3]
+        target = group * p.of_group + panels[n, 4] + o * width
+        for k in range(width):
+            memory[target + k] = filters[first + k] if k < count else 0
