@@ -193,9 +193,13 @@ def _conv_backward(
     for gradient in (dw, db):
         if gradient is not None and not spec.N:
             gradient[...] = 0
-    if dw is not None and spec.N:
-        chosen.operations.conv_dw(spec, dy, _ready(x, layer.full_x, dtype), _shaped(dw, spec.w_shape))
-    if db is not None and spec.N:
+    if spec.N and dw is not None:
+        arrays = dy, _ready(x, layer.full_x, dtype), _shaped(dw, spec.w_shape)
+        if db is None:
+            chosen.operations.conv_dw(spec, *arrays)
+        else:
+            chosen.conv_dw_db(spec, *arrays, db)
+    elif spec.N and db is not None:
         chosen.operations.conv_db(spec, dy, db)
     return [
         None if result is None else _delivered(result, given)

@@ -27,7 +27,8 @@ class Operations(Protocol):
     """What a backend's module offers.
 
     The arrays are validated, C-contiguous and of one dtype, and N is at least 1; inputs are read-only,
-    the last arguments are the results, to be filled whole. Shapes are those of the spec.
+    the last arguments are the results, to be filled whole. Shapes are those of the spec. Where dw and db at
+    once take less than one after the other, a module also has `conv_dw_db`: (spec, dy, x, dw, db).
     """
 
     conv_forward: Callable[[ConvSpec, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray], None]
@@ -78,6 +79,17 @@ class Backend:
         if self.unavailable:
             raise ValueError(f"backend {self.name!r} is unavailable: {self.unavailable}")
         return cast(Operations, importlib.import_module(self.module))
+
+    @lazy
+    def conv_dw_db(self) -> Callable[[ConvSpec, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
+        """(spec, dy, x, dw, db): both gradients, at once where the backend's module can do that."""
+        operations = self.operations
+
+        def in_turn(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
+            operations.conv_dw(spec, dy, x, dw)
+            operations.conv_db(spec, dy, db)
+
+        return getattr(operations, "conv_dw_db", in_turn)
 
     @property
     def unavailable(self) -> str | None:

@@ -5,7 +5,8 @@ of x, or, on small planes, some channels at one tap: then x is read where it lie
 padding.
 
 Each worker sums over its images; then the workers' sums are added, and turned back. Where there are few
-images, workers share their channels.
+images, workers share their channels. db is summed from the turned dy, too: reading dy once more takes up to a
+quarter of the time.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from kernels.threads import active
 from kernels.tiled_axis import BLOCK_BYTES, CopiedAxis, Copy, forward_taps
 from kernels.tiled_conv import copy_block
 from kernels.tiled_copy import lanes_of, turn, turner
+from kernels.tiled_db import conv_db
 from kernels.tiled_lay import spans
 from kernels.tiled_plan import SLACK, in_long_rows, shares
-from kernels.tiled_record import Recorded, entries
+from kernels.tiled_record import Recorded, entries, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import whole_lines, workspace, zeros
@@ -38,6 +40,8 @@ PIXELS = 128
 """Pixels that a tile should sum over before it goes back to memory."""
 _MOST_PIXELS = 400
 """Of a plane that tiles read where it lies: their tables, one for each tap, are to stay in the cache, too."""
+_STRETCH = 256
+"""Pixels whose sum for db is made by itself, as sums of shorter sums are rounded less."""
 _LEAST_FULL = 0.7
 """Share of such a tile's numbers that channels must fill."""
 
@@ -91,6 +95,8 @@ class Plan(Recorded):
     turned: int
     of_worker: int
     """Where the workers' copies begin, their turned dy behind these, and how large both are."""
+    db: int
+    """Where the workers' sums for db begin: (workers, groups, padded)."""
     memory: int
     """The workspace in all."""
     size: int
@@ -101,6 +107,12 @@ class Plan(Recorded):
     """What tiles read for pixels, image by image, and which pixels these are: intp (any, 2)."""
     pieces: np.ndarray
     """`Piece`, as records."""
+    one: np.ndarray
+    """The number that dy is multiplied with for db."""
+    stretch: np.ndarray
+    """What the tiles for db read: intp (_STRETCH, 2)."""
+    panels: np.ndarray
+    """First filter, how many, and the address of the tile for db: intp (any, 3)."""
 
 
 class Piece(NamedTuple):
@@ -167,6 +179,11 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     turned = whole_lines(images * channels * copy.plane + SLACK) if copied else 0
     of_worker = whole_lines(turned + images * block * spec.OW * padded + SLACK)
     work = whole_lines(sums if once else workers * sums)
+    db = work + workers * of_worker
+    panels = [
+        (first, vectors * wide, tile(Shape(1, 1, 1, vectors), dtype))
+        for first, vectors in _panels(padded, dtype)
+    ]
     return Plan(
         copy=copy, copied=copied, groups=spec.groups, filters=filters, padded=padded, taps=taps, OH=spec.OH,
         OW=spec.OW, units=spec.N * spec.groups, images=images, of_task=of_task, block=block, blocks=blocks,
@@ -174,8 +191,10 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         operations=spec.flops // WORTH_A_LAUNCH,
         stride_down=sh, channel_step=tiles.channel_step, plane=tiles.plane, row_step=tiles.row_step,
         sums_step=tiles.sums_step, turner=turner(dtype), sums=sums, work=work, turned=turned,
-        of_worker=of_worker, memory=work + workers * of_worker, size=dtype.itemsize,
+        of_worker=of_worker, db=db, memory=db + workers * spec.groups * padded, size=dtype.itemsize,
         zeros=zeros(registers(), dtype), table=tiles.table, pieces=records(tiles.pieces),
+        one=np.ones(1, dtype), stretch=np.column_stack([np.zeros(_STRETCH, np.intp), np.arange(_STRETCH)]),
+        panels=np.array(panels, np.intp),
     )  # fmt: skip
 
 
@@ -262,22 +281,26 @@ def _panels(padded: int, dtype: np.dtype) -> Iterator[tuple[int, int]]:
 
 
 @Kernel
-def weight_sums(x, dy, plan, memory, dw):
+def weight_sums(x, dy, plan, memory, dw, with_db):
     """Into the workspace: dw (workers, groups, channels, taps, padded filters), as far as each has come.
 
-    Where a task is all there is to its channels, it fills their part of dw instead.
+    Where a task is all there is to its channels, it fills their part of dw instead. With db, its sums too.
     """
     workers, tasks, sums, once = plan[0].workers, plan[0].tasks, plan[0].sums, plan[0].once
+    db, of_db = plan[0].db, plan[0].groups * plan[0].padded
     for worker in prange(workers):
+        if with_db:
+            for i in range(db + worker * of_db, db + (worker + 1) * of_db):
+                memory[i] = 0
         if not once:
             for i in range(worker * sums, (worker + 1) * sums):
                 memory[i] = 0
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            add_to_sums(worker, task, x.ctypes.data, dy.ctypes.data, plan, memory, dw.ctypes.data)
+            add_to_sums(worker, task, x.ctypes.data, dy.ctypes.data, plan, memory, dw.ctypes.data, with_db)
 
 
 @helper
-def add_to_sums(worker, task, x, dy, plan, memory, dw):
+def add_to_sums(worker, task, x, dy, plan, memory, dw, with_db):
     """One task of it; `x`, `dy` and `dw` by their addresses."""
     p = plan[0]
     c = p.copy
@@ -308,11 +331,26 @@ def add_to_sums(worker, task, x, dy, plan, memory, dw):
                  p.padded, 1)  # fmt: skip
         read = there if p.copied else x + begin * c.channels * p.plane * size
         multiply(p, read, turned, least, most, pixels, images, sums, start)
+        if with_db and least == 0:
+            to = p.db + (worker * p.groups + group) * p.padded
+            add_gradients(p, turned, pixels * images, memory.ctypes.data + to * size)
         start = 0
     if p.once:
         rest = c.channels * p.taps
         turn(zero, p.turner, sums + least * p.taps * p.padded * size, (most - least) * p.taps, p.padded,
              p.filters, dw + (group * p.filters * rest + least * p.taps) * size, rest, 0)  # fmt: skip
+
+
+@helper
+def add_gradients(p, turned, count, sums):
+    """The sums of so many pixels of the turned dy; addresses."""
+    panels = matrix(p.panels)
+    for i in range(len(panels)):
+        for begin in range(0, count, _STRETCH):
+            first = (begin * p.padded + panels[i, 0]) * p.size
+            call_emitted(panels[i, 2], p.one.address, 0, turned + first, 0, p.stretch.address, p.padded,
+                         min(_STRETCH, count - begin), sums + panels[i, 0] * p.size, 0, 0,
+                         panels[i, 1], 0)  # fmt: skip
 
 
 @helper
@@ -370,9 +408,28 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     """dw, from x and dy."""
     if tiled_dots.pays(spec, lanes(x.dtype)):
         tiled_dots.conv_dw(spec, dy, x, dw)
+    else:
+        _sum_weights(spec, dy, x, dw)
+
+
+def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
+    """dw and db."""
+    if tiled_dots.pays(spec, lanes(x.dtype)):
+        tiled_dots.conv_dw(spec, dy, x, dw)
+        conv_db(spec, dy, db)
         return
+    memory, found = _sum_weights(spec, dy, x, dw, with_db=True)
+    sums = memory[found.db : found.memory].reshape(found.workers, found.groups, found.padded)
+    np.add.reduce(sums[:, :, : found.filters], axis=0, out=db.reshape(found.groups, found.filters))
+
+
+def _sum_weights(
+    spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, with_db: bool = False
+) -> tuple[np.ndarray, Plan]:
+    """dw; returns the workspace, which holds the workers' sums for db if they are wanted, and the plan."""
     found = plan(spec, x.dtype, active())
     memory = workspace("work", found.memory, x.dtype)
-    weight_sums(found.operations, x, dy, found.record, memory, dw)
+    weight_sums(found.operations, x, dy, found.record, memory, dw, with_db)
     if not found.once:
         gather_sums(found.workers * found.sums, found.record, memory, dw)
+    return memory, found

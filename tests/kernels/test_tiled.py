@@ -360,6 +360,28 @@ def test_large_strides(mode, stride):
             assert problem.judge("tiled", problem.run("tiled")).wrong is None
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ConvSpec(1, 40, 9, 9, 50, 3, 3),  # threads share channels: one of them sums dy
+        ConvSpec(5, 2, 57, 57, 130, 3, 3),  # blocks of rows
+        ConvSpec(33, 6, 5, 5, 34, 3, 3, groups=2),
+        ConvSpec(16, 64, 7, 7, 128, 3, 3, stride=(2, 2), padding=((1, 1), (1, 1))),
+    ],
+    ids=str,
+)
+def test_db_comes_with_dw(spec):
+    assert not tiled_dots.pays(spec, lanes(FLOAT32))
+    rng = np.random.default_rng(0)
+    dy, x = (rng.integers(-4, 5, shape).astype(np.float32) for shape in (spec.y_shape, spec.x_shape))
+    dw, db = np.empty(spec.w_shape, np.float32), np.empty(spec.K, np.float32)
+    tiled_dw.conv_dw_db(spec, dy, x, dw, db)
+    np.testing.assert_array_equal(db, dy.sum(axis=(0, 2, 3)))
+    alone = np.empty_like(dw)
+    tiled_dw.conv_dw(spec, dy, x, alone)
+    np.testing.assert_array_equal(dw, alone)
+
+
 def test_db_of_many_pixels_is_rounded_little():
     """Planes are summed, then images: one sum after the other would be off by 7e-6 of the largest."""
     problem = Problem.random(ConvSpec(16, 1, 224, 224, 4, 1, 1), "dw")
