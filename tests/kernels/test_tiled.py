@@ -364,14 +364,13 @@ def test_large_strides(mode, stride):
     "spec",
     [
         ConvSpec(1, 40, 9, 9, 50, 3, 3),  # threads share channels: one of them sums dy
-        ConvSpec(5, 2, 57, 57, 130, 3, 3),  # blocks of rows
+        ConvSpec(5, 8, 56, 56, 130, 3, 3),  # blocks of rows
         ConvSpec(33, 6, 5, 5, 34, 3, 3, groups=2),
         ConvSpec(16, 64, 7, 7, 128, 3, 3, stride=(2, 2), padding=((1, 1), (1, 1))),
     ],
     ids=str,
 )
 def test_db_comes_with_dw(spec):
-    assert not tiled_dots.pays(spec, lanes(FLOAT32))
     rng = np.random.default_rng(0)
     dy, x = (rng.integers(-4, 5, shape).astype(np.float32) for shape in (spec.y_shape, spec.x_shape))
     dw, db = np.empty(spec.w_shape, np.float32), np.empty(spec.K, np.float32)
