@@ -36,7 +36,7 @@ from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import whole_lines, workspace, zeros
 
-PIXELS = 128
+PIXELS = 256
 """Pixels that a tile should sum over before it goes back to memory."""
 _MOST_PIXELS = 400
 """Of a plane that tiles read where it lies: their tables, one for each tap, are to stay in the cache, too."""
