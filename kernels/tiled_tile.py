@@ -146,7 +146,7 @@ class _Emitter:
                 added += [
                     self.vectors.fma(spread, vector, sums[place + i]) for i, vector in enumerate(vectors)
                 ]
-                if 1 < len(vectors) < registers() + 4 - shape.sums:
+                if 1 < len(vectors) < registers() + 4 - shape.sums:  # and a register is left for a number
                     s, *added[place:] = self._in_step(s, *added[place:])
                     numbers = self._at(s, row_step, row)
         return added

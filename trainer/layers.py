@@ -34,10 +34,10 @@ from kernels.axis import as_int, as_pair
 from trainer.fused import MEMORY_BOUND, outer_product, rectify, rectify_gradient, rows_times, times_rows
 
 Shape = tuple[int, ...]
-_WAKES_BLAS = 100_000
-"""From so many weights on BLAS takes all its threads for one image; those of compiled loops are awake."""
 Uniform = Callable[[float, int], np.ndarray]
 """(bound, count): float32 numbers from -bound to bound."""
+_WAKES_BLAS = 100_000
+"""From so many weights on BLAS takes all its threads for one image; those of compiled loops are awake."""
 
 
 class Layer(ABC):

@@ -64,6 +64,21 @@ def test_no_layer_is_left_out() -> None:
     assert {kind.__name__ for kind in concrete(Layer)} <= set(trainer.__all__)
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_large_linear_layer(images: int) -> None:
+    """One image goes another way than several."""
+    layer = Linear(513, 250)
+    rng = np.random.default_rng(0)
+    for values in layer.parameters.values():
+        values[...] = rng.standard_normal(values.shape)
+    x, dy = (rng.standard_normal((images, size), np.float32) for size in (513, 250))
+    w, b = (values.astype(np.float64) for values in layer.parameters.values())
+    np.testing.assert_allclose(layer.forward(x, training=True), x @ w.T + b, atol=1e-4)
+    np.testing.assert_allclose(layer.backward(dy), dy @ w, atol=1e-4)
+    np.testing.assert_allclose(layer.gradients["weight"], dy.T.astype(np.float64) @ x, atol=1e-5)
+    np.testing.assert_allclose(layer.gradients["bias"], dy.sum(axis=0), atol=1e-5)
+
+
 def layer_of(name: str, backend: str = "auto") -> Layer:
     """The layer of that name with random parameters; what its backend declares unsupported skips the test."""
     make, shape = LAYERS[name]
