@@ -342,9 +342,11 @@ def sum_filters(dy, db):
     for k in prange(K):
         total = db.dtype.type(0)
         for n in range(N):
+            of_image = db.dtype.type(0)  # sums of shorter sums are rounded less
             for oh in range(OH):
                 for ow in range(OW):
-                    total += dy[n, k, oh, ow]
+                    of_image += dy[n, k, oh, ow]
+            total += of_image
         db[k] = total
 
 

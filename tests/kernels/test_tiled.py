@@ -381,8 +381,9 @@ def test_db_comes_with_dw(spec):
     np.testing.assert_array_equal(dw, alone)
 
 
-def test_db_of_many_pixels_is_rounded_little():
+@pytest.mark.parametrize("backend", ["tiled", "numba"])
+def test_db_of_many_pixels_is_rounded_little(backend):
     """Planes are summed, then images: one sum after the other would be off by 7e-6 of the largest."""
     problem = Problem.random(ConvSpec(16, 1, 224, 224, 4, 1, 1), "dw")
-    db, expected = problem.run("tiled")[1], problem.reference[1]
+    db, expected = problem.run(backend)[1], problem.reference[1]
     assert np.abs(db - expected).max() < 2e-6 * np.abs(expected).max()
