@@ -80,16 +80,16 @@ class Backend:
             raise ValueError(f"backend {self.name!r} is unavailable: {self.unavailable}")
         return cast(Operations, importlib.import_module(self.module))
 
-    @lazy
-    def conv_dw_db(self) -> Callable[[ConvSpec, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
-        """(spec, dy, x, dw, db): both gradients, at once where the backend's module can do that."""
-        operations = self.operations
-
-        def in_turn(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
-            operations.conv_dw(spec, dy, x, dw)
-            operations.conv_db(spec, dy, db)
-
-        return getattr(operations, "conv_dw_db", in_turn)
+    def conv_dw_db(
+        self, spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray
+    ) -> None:
+        """Fill dw and db: at once where the backend's module can do that."""
+        at_once = getattr(self.operations, "conv_dw_db", None)
+        if at_once is None:
+            self.operations.conv_dw(spec, dy, x, dw)
+            self.operations.conv_db(spec, dy, db)
+        else:
+            at_once(spec, dy, x, dw, db)
 
     @property
     def unavailable(self) -> str | None:

@@ -41,6 +41,7 @@ def multiplications_a_cycle() -> int:
     return 1 if vector_bits() == 512 and _cpu()[0] == "znver4" else 2
 
 
+@lru_cache(maxsize=1)
 def _cpu() -> tuple[str, str]:
     """What LLVM calls it, and its features."""
     from numba.core.registry import cpu_target

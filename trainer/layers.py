@@ -37,7 +37,7 @@ Shape = tuple[int, ...]
 Uniform = Callable[[float, int], np.ndarray]
 """(bound, count): float32 numbers from -bound to bound."""
 _WAKES_BLAS = 100_000
-"""From so many weights on BLAS takes all its threads for one image; those of compiled loops are awake."""
+"""From so many weights on BLAS takes all its threads for one image."""
 
 
 class Layer(ABC):
@@ -118,7 +118,7 @@ class Linear(_Weighted):
         w, b = self.parameters["weight"], self.parameters.get("bias")
         shape = len(x), len(w)
         y = self._buffer("y", shape, x.dtype) if training else np.empty(shape, x.dtype)
-        if len(x) == 1 and w.size >= _WAKES_BLAS:
+        if self._spares_blas(x):
             rows_times(MEMORY_BOUND * w.size, w, x[0], y[0])
         else:
             np.matmul(x, w.T, out=y)
@@ -140,11 +140,15 @@ class Linear(_Weighted):
         if not need_dx:
             return None
         dx = self._buffer("dx", x.shape, x.dtype)
-        if len(x) == 1 and w.size >= _WAKES_BLAS:
+        if self._spares_blas(x):
             times_rows(MEMORY_BOUND * w.size, dy[0], w, dx[0])
         else:
             np.matmul(dy, w, out=dx)
         return dx
+
+    def _spares_blas(self, x: np.ndarray) -> bool:
+        """Whether compiled loops multiply: their threads are awake, those of BLAS would have to wake up."""
+        return len(x) == 1 and self.parameters["weight"].size >= _WAKES_BLAS
 
     def output_shape(self, shape: Shape) -> Shape:
         out_features, in_features = self.parameters["weight"].shape
