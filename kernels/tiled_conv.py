@@ -1,55 +1,35 @@
-"""The `tiled` backend's forward and dx: what goes round the register tiles, compiled.
+"""The `tiled` backend's forward and dx: what goes round the register tiles, compiled; and which way is taken.
 
 See `tiled_plan` for how the work is cut up, and `tiled_tile` for the tiles. A task is a block of output rows
 of one image and group, and a slice of the filters: it copies what it reads into its worker's part of the
-workspace, and lays its tiles.
+workspace, and lays its tiles. Other ways are in `tiled_images` and `tiled_few`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import prange
 
-from kernels import tiled_images
+from kernels import tiled_few, tiled_images
 from kernels.jit import Kernel, helper
 from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import Correlation
-from kernels.tiled_copy import copy_chunk, size_of
-from kernels.tiled_pack import pack
+from kernels.tiled_copy import copy_block
+from kernels.tiled_pack import packed
 from kernels.tiled_plan import PART, Cut, Plan, plan
 from kernels.tiled_record import column, entries, matrix
 from kernels.tiled_vectors import call_emitted
-from kernels.tiled_work import nothing, workspace
-
-
-@helper
-def copy_block(zero, source, channels, first, c, target):
-    """The rows from position `first` on, of so many channels of one image, padded, as a `Copy`; addresses."""
-    phases, chunks = column(c.phases), matrix(c.chunks)
-    size = size_of(zero)
-    step, pitch = c.stride_across, c.pitch * size
-    for channel in range(channels):
-        plane = source + channel * c.H * c.W * size
-        for phase in phases:
-            for begin in range(0, len(chunks), c.vectors):
-                for q in range(c.rows):
-                    ih = (first + q + c.least) * c.stride_down + phase
-                    row = plane + ih * c.W * size
-                    inside = 0 <= ih < c.H
-                    for n in range(begin, begin + c.vectors):
-                        one, two = chunks[n, 2], chunks[n, 3]
-                        copy_chunk(zero, row + chunks[n, 0] * size, target + chunks[n, 1] * size,
-                                   one if inside else 0, two if inside else 0, step)  # fmt: skip
-                    target += pitch
+from kernels.tiled_work import nothing
 
 
 @Kernel
-def correlate(source, out, plan, memory):
+def correlate_blocks(source, out, plan, memory):
     """out = source correlated with what is packed, plus bias."""
     workers, tasks = plan[0].workers, plan[0].tasks
     for worker in prange(workers):
@@ -96,22 +76,32 @@ def lay_tiles(worker, task, source, out, plan, memory):
                                  count_taps, to, plane, down, width, start)  # fmt: skip
 
 
-class _Way(NamedTuple):
-    """One of the ways to correlate: its loops, what they need to know, and whether they fill all outputs."""
+def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    """out = source correlated with w, plus bias, if it is not empty."""
+    memory = packed(plan, w, bias)
+    correlate_blocks(plan.operations, source, out, plan.record, memory)
 
-    loops: Kernel
-    plan: Plan | tiled_images.Plan
+
+class _Way(NamedTuple):
+    """A way to correlate: its function, what that needs to know, and whether it fills all outputs."""
+
+    correlate: Callable[[Any, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+    plan: Plan | tiled_images.Plan | tiled_few.Plan
     whole: bool
 
 
 @lru_cache(maxsize=1024)
 def way(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> _Way | None:
-    """The one that costs less; None for dx where all windows lie in the padding."""
+    """The one that costs least; None for dx where all windows lie in the padding."""
     if not Correlation.of(spec, op).parts:
         return None
-    cut, of_images = Cut.of(spec, op, dtype, threads), tiled_images.Cut.best(spec, op, dtype, threads)
-    if of_images is not None and of_images.cost < cut.cost:
-        return _Way(tiled_images.correlate_images, tiled_images.plan(of_images), True)
+    asked = spec, op, dtype, threads
+    cut, of_images, of_few = Cut.of(*asked), tiled_images.Cut.best(*asked), tiled_few.Cut.of(*asked)
+    least = min(each.cost for each in (cut, of_images, of_few) if each is not None)
+    if of_few is not None and of_few.cost == least:
+        return _Way(tiled_few.correlate, tiled_few.plan(of_few), True)
+    if of_images is not None and of_images.cost == least:
+        return _Way(tiled_images.correlate, tiled_images.plan(of_images), True)
     return _Way(correlate, plan(cut), cut.asked.whole)
 
 
@@ -132,6 +122,4 @@ def _correlate(
     if found is None or not found.whole:
         out.fill(0)
     if found is not None:
-        memory = workspace("work", found.plan.memory, source.dtype)
-        pack(w.size, w, bias, found.plan.packing.record, memory)
-        found.loops(found.plan.operations, source, out, found.plan.record, memory)
+        found.correlate(found.plan, source, w, bias, out)

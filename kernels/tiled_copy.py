@@ -19,7 +19,29 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels.jit import helper
+from kernels.tiled_record import column, matrix
 from kernels.tiled_vectors import Vectors, call_emitted, compiled, i64, lanes
+
+
+@helper
+def copy_block(zero, source, channels, first, c, target):
+    """The rows from position `first` on, of so many channels of one image, padded, as a `Copy`; addresses."""
+    phases, chunks = column(c.phases), matrix(c.chunks)
+    size = size_of(zero)
+    step, pitch = c.stride_across, c.pitch * size
+    for channel in range(channels):
+        plane = source + channel * c.H * c.W * size
+        for phase in phases:
+            for begin in range(0, len(chunks), c.vectors):
+                for q in range(c.rows):
+                    ih = (first + q + c.least) * c.stride_down + phase
+                    row = plane + ih * c.W * size
+                    inside = 0 <= ih < c.H
+                    for n in range(begin, begin + c.vectors):
+                        one, two = chunks[n, 2], chunks[n, 3]
+                        copy_chunk(zero, row + chunks[n, 0] * size, target + chunks[n, 1] * size,
+                                   one if inside else 0, two if inside else 0, step)  # fmt: skip
+                    target += pitch
 
 
 @helper

@@ -22,8 +22,7 @@ from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import CopiedAxis, Copy, blocks_that_fit, forward_taps
-from kernels.tiled_conv import copy_block
-from kernels.tiled_copy import lanes_of
+from kernels.tiled_copy import copy_block, lanes_of
 from kernels.tiled_lay import spans
 from kernels.tiled_plan import SLACK
 from kernels.tiled_record import Recorded, matrix

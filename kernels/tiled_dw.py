@@ -26,8 +26,7 @@ from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import BLOCK_BYTES, CopiedAxis, Copy, forward_taps
-from kernels.tiled_conv import copy_block
-from kernels.tiled_copy import lanes_of, turn, turner
+from kernels.tiled_copy import copy_block, lanes_of, turn, turner
 from kernels.tiled_db import conv_db
 from kernels.tiled_lay import spans
 from kernels.tiled_plan import SLACK, in_long_rows, shares

@@ -23,7 +23,7 @@ from kernels.spec import ConvSpec
 from kernels.tiled_axis import Correlation, Inside
 from kernels.tiled_copy import lanes_of, turn
 from kernels.tiled_lay import cost_of_pixels, most_vectors
-from kernels.tiled_pack import Packing
+from kernels.tiled_pack import Packing, packed
 from kernels.tiled_plan import shares
 from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
@@ -222,3 +222,9 @@ def compute_images(worker, task, source, out, plan, memory):
         for first in range(0, p.together, lanes_of(zero)):
             turn(zero, w.turner, results + first * size, count * p.outputs, p.together, lanes_of(zero),
                  to + first * apart * size, apart, 0)  # fmt: skip
+
+
+def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    """out = source correlated with w, plus bias, if it is not empty."""
+    memory = packed(plan, w, bias)
+    correlate_images(plan.operations, source, out, plan.record, memory)

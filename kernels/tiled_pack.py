@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numba import carray, prange
@@ -17,7 +18,7 @@ from kernels.tiled_axis import Correlation
 from kernels.tiled_copy import turn, turner
 from kernels.tiled_record import Recorded, matrix, pointer
 from kernels.tiled_vectors import lanes
-from kernels.tiled_work import whole_lines
+from kernels.tiled_work import whole_lines, workspace
 
 Panels = Sequence[tuple[int, int, int, int]]
 """First filter, how many, which of the compiled tiles for it, and how many a packed tap holds."""
@@ -108,3 +109,18 @@ def pack_row(row, w, packing, memory):
         target = group * p.of_group + panels[n, 4] + o * width
         for k in range(width):
             memory[target + k] = filters[first + k] if k < count else 0
+
+
+class _Plan(Protocol):
+    @property
+    def packing(self) -> Packing: ...
+
+    @property
+    def memory(self) -> int: ...
+
+
+def packed(plan: _Plan, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The workspace of a plan, with its weights and bias."""
+    memory = workspace("work", plan.memory, w.dtype)
+    pack(w.size, w, bias, plan.packing.record, memory)
+    return memory

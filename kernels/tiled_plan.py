@@ -28,7 +28,7 @@ SLACK = 128
 """Elements that a tile may read beyond the end of a row: they land in lanes that are not stored."""
 _TILE = 100
 _TURNED_TILE = 400
-_COPIED_VECTOR = 25
+COPIED_VECTOR = 25
 """What a tile takes besides its taps, one that is turned, and a vector that is copied, in multiplications of
 vectors: fitted to the times of some 4,600 calls, as are those in `tiled_images`."""
 
@@ -154,7 +154,7 @@ class Cut(NamedTuple):
         each = _TURNED_TILE if self.across else _TILE
         tiles = each * sum(len(part.tiles) for part in self.laid) * len(self.panels)
         copied = copy.channels * len(copy.phases) * copy.rows * len(copy.chunks)
-        task = (self.asked.channels * sums + tiles) / self.slices + _COPIED_VECTOR * copied
+        task = (self.asked.channels * sums + tiles) / self.slices + COPIED_VECTOR * copied
         return -(-self.tasks // self.threads) * task
 
 

@@ -124,6 +124,7 @@ class Vectors:
         self.wide = lanes(dtype)
         self.real = ir.FloatType() if self.size == 4 else ir.DoubleType()
         self.vector = ir.VectorType(self.real, self.wide)
+        self.half = ir.VectorType(self.real, self.wide // 2)
         self.indices = ir.VectorType(I64, self.wide)
         self.narrow = ir.VectorType(I32, self.wide)
         """Of indices that 32 bits hold: half the vectors that int64 would take."""
@@ -188,6 +189,22 @@ class Vectors:
             self.builder.store(value, pointer).align = alignment
             return
         self._masked("store", value.type, [value, pointer, self._aligned(alignment), mask])
+
+    def load_pieces(self, places: Sequence[ir.Value]) -> ir.Value:
+        """A vector that lies in one place, or whose halves lie in two."""
+        if len(places) == 1:
+            return self.load(places[0])
+        halves = [self.builder.load(self.pointer(place, self.half)) for place in places]
+        for half in halves:
+            half.align = self.size
+        return self.shuffled(halves[0], halves[1], list(range(self.wide)))
+
+    def store_pieces(self, value: ir.Value, places: Sequence[ir.Value]) -> None:
+        """Store a vector in one place, or its halves in two."""
+        count = self.wide // len(places)
+        for i, place in enumerate(places):
+            lanes = ir.Constant(ir.VectorType(I32, count), list(range(i * count, (i + 1) * count)))
+            self.store(self.builder.shuffle_vector(value, value, lanes), place)
 
     def dealt(self, vectors: Sequence[ir.Value]) -> list[ir.Value]:
         """Numbers side by side dealt out in turn: of n vectors, the j-th gets every n-th number from j on."""

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import product
+from itertools import product, repeat
 
 import numpy as np
 import pytest
 from kernel_cases import CONVS, POOLS
 from other_cpus import on_other_cpus, run_on
 
-from kernels import ConvSpec, PoolSpec, jit, tiled_conv, tiled_dots, tiled_dw, tiled_images, tiled_plan
+from kernels import (
+    ConvSpec,
+    PoolSpec,
+    jit,
+    tiled_conv,
+    tiled_dots,
+    tiled_dw,
+    tiled_few,
+    tiled_images,
+    tiled_plan,
+)
 from kernels.problem import Problem
 from kernels.registry import ops_of
 from kernels.tiled_axis import Correlation, dx_taps, forward_taps
@@ -22,11 +32,17 @@ from kernels.tiled_vectors import lanes
 from kernels.tiled_work import KEPT_BYTES, LINE, workspace
 
 FLOAT32 = np.dtype(np.float32)
+FEW = {
+    f"{name}-{op}": cut
+    for (name, spec), op in product(CONVS.items(), ("forward", "dx"))
+    if (cut := tiled_few.Cut.of(spec, op, FLOAT32, 2)) is not None
+}
+"""Layers whose outputs are few products."""
 SCRIPT = """
 import math
 from dataclasses import replace
 from kernel_cases import CONVS, POOLS
-from kernels import tiled_dw, tiled_plan
+from kernels import tiled_dw, tiled_few, tiled_plan
 from kernels.problem import Problem
 from kernels.registry import ops_of
 
@@ -37,7 +53,10 @@ def check(name, spec):
             verdict = problem.judge("tiled", problem.run("tiled"))
             assert verdict.wrong is None, (name, op, dtype, verdict.wrong)
 
-names = ["dense", "stride", "groups", "1-D causal", "max padding", "avg 3x3 s1", "avg four paddings, exclude"]
+names = [
+    "dense", "stride", "groups", "1-D causal", "long rows, few products", "max padding", "avg 3x3 s1",
+    "avg four paddings, exclude",
+]
 cases = {name: spec for name, spec in {**CONVS, **POOLS}.items() if name in names}
 assert len(cases) == len(names)
 for name, spec in cases.items():
@@ -46,6 +65,9 @@ tiled_plan.Cut.cost = math.inf
 tiled_dw._inside_pays = lambda *_: True
 for name in ("padding", "stride", "groups"):
     check(f"many images, {name}", replace(CONVS[name], N=19))
+tiled_few.Cut.cost = 0.0
+for name in ("long rows, few products, stride", "long rows, depthwise"):
+    check(f"few products, {name}", replace(CONVS[name], N=3))
 """
 
 
@@ -110,15 +132,35 @@ def test_images_side_by_side_read_what_lies_inside(spec, op):
     assert read == inside * (channels if op == "forward" else filters)
 
 
+@pytest.mark.parametrize("cut", FEW.values(), ids=FEW.keys())
+def test_sums_of_few_products_cover_every_output(cut):
+    """And they read nothing beside the copy."""
+    ((rows, cols),) = cut.asked.parts
+    found = tiled_few.plan(cut)
+    half = lanes(FLOAT32) // 2
+    covered = np.zeros((rows.out, cols.out), bool)
+    for block in range(found.blocks):
+        first = min(block * found.block, rows.out - found.block)
+        for row, col in map(divmod, found.places[:, 2:].ravel(), repeat(cols.out)):
+            assert col + half <= cols.out
+            covered[first + row, col : col + half] = True
+    assert covered.all()
+    read = found.places[:, :2, None] + found.table
+    assert read.min() >= 0
+    assert read.max() + half <= found.copy.channel * cut.asked.channels
+
+
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
 @pytest.mark.parametrize("op", ["forward", "dx"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_both_ways_to_correlate_are_right(spec, op, dtype, monkeypatch):
-    """Images one by one and side by side, whichever would pay, whole vectors of them or not."""
+def test_all_ways_to_correlate_are_right(spec, op, dtype, monkeypatch):
+    """Where they can be taken, whichever would pay; whole vectors of images or not."""
+    ways = Cut, tiled_images.Cut, tiled_few.Cut
     for images in (lanes(np.dtype(dtype)), 37):
         problem = Problem.integers(replace(spec, N=images), op, dtype)
-        for cost in (0.0, math.inf):
-            monkeypatch.setattr(Cut, "cost", cost)
+        for way in ways:
+            for each in ways:
+                monkeypatch.setattr(each, "cost", 0.0 if each is way else math.inf)
             tiled_conv.way.cache_clear()
             assert problem.judge("tiled", problem.run("tiled")).wrong is None
     tiled_conv.way.cache_clear()
@@ -126,13 +168,26 @@ def test_both_ways_to_correlate_are_right(spec, op, dtype, monkeypatch):
 
 def test_images_side_by_side_are_for_many_small_ones():
     def chosen(spec, op="forward"):
-        return tiled_conv.way(spec, op, FLOAT32, 2).loops is tiled_images.correlate_images
+        return tiled_conv.way(spec, op, FLOAT32, 2).correlate is tiled_images.correlate
 
     small = ConvSpec(256, 64, 7, 7, 128, 3, 3, stride=2, padding=1)
     assert chosen(small)
     assert chosen(ConvSpec(256, 6, 12, 12, 16, 5, 5), "dx")
     assert not chosen(replace(small, N=1))
     assert not chosen(ConvSpec(256, 256, 14, 14, 256, 3, 3, padding=1))
+    assert not chosen(ConvSpec(32, 64, 56, 56, 64, 3, 3, padding=1))
+
+
+def test_few_products_are_summed_with_inputs_in_registers():
+    def chosen(spec, op="forward"):
+        return tiled_conv.way(spec, op, FLOAT32, 2).correlate is tiled_few.correlate
+
+    first = ConvSpec(32, 1, 28, 28, 32, 3, 3, stride=2, padding=1)
+    depthwise = ConvSpec(8, 32, 112, 112, 32, 3, 3, padding=1, groups=32)
+    assert chosen(first)
+    assert chosen(depthwise)
+    assert chosen(depthwise, "dx")
+    assert not chosen(first, "dx")
     assert not chosen(ConvSpec(32, 64, 56, 56, 64, 3, 3, padding=1))
 
 
