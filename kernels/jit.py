@@ -72,6 +72,11 @@ def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
     return compiled
 
 
+def is_launched(work: int) -> bool:
+    """Whether so much work is shared by threads, if there are several."""
+    return work >= _LEAST_PARALLEL_WORK
+
+
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled function for use inside kernels."""
     return _compile(function)

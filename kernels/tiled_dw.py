@@ -22,17 +22,16 @@ from numba import prange
 
 from kernels import tiled_dots
 from kernels.arrays import records
-from kernels.jit import Kernel, helper
+from kernels.jit import Kernel, helper, is_launched
 from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import BLOCK_BYTES, CopiedAxis, Copy, forward_taps
 from kernels.tiled_copy import copy_block, lanes_of, turn, turner
-from kernels.tiled_db import conv_db
 from kernels.tiled_lay import spans
 from kernels.tiled_plan import SLACK, in_long_rows, shares
 from kernels.tiled_record import Recorded, entries, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
-from kernels.tiled_vectors import call_emitted, lanes
+from kernels.tiled_vectors import call_emitted, lanes, multiplications_a_cycle
 from kernels.tiled_work import whole_lines, workspace, zeros
 
 PIXELS = 256
@@ -41,6 +40,10 @@ _MOST_PIXELS = 400
 """Of a plane that tiles read where it lies: their tables, one for each tap, are to stay in the cache, too."""
 _STRETCH = 256
 """Pixels whose sum for db is made by itself, as sums of shorter sums are rounded less."""
+_TURNED = 12
+_SETTING_OUT = 7000
+"""What turning a vector of dy takes, and what tiles take at the least, in multiplications of vectors: see
+`tiled_dots`."""
 _LEAST_FULL = 0.7
 """Share of such a tile's numbers that channels must fill."""
 
@@ -403,9 +406,19 @@ def gather_square(square, plan, memory, dw):
          dw.ctypes.data + (group * p.filters * rest + i) * size, rest, 0)  # fmt: skip
 
 
+@lru_cache(maxsize=1024)
+def dots_pay(spec: ConvSpec, dtype: np.dtype, threads: int) -> bool:
+    """Whether they cost less than tiles."""
+    products, filters = spec.C // spec.groups * spec.R * spec.S, spec.K // spec.groups
+    vectors = spec.N * spec.groups * spec.OH * spec.OW * -(-filters // lanes(dtype))
+    share = threads if is_launched(spec.flops // WORTH_A_LAUNCH) else 1
+    tiles = vectors / share * (products + multiplications_a_cycle() * _TURNED) + _SETTING_OUT
+    return tiled_dots.Cut.of(spec, dtype, threads, True).cost < tiles
+
+
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
     """dw, from x and dy."""
-    if tiled_dots.pays(spec, lanes(x.dtype)):
+    if dots_pay(spec, x.dtype, active()):
         tiled_dots.conv_dw(spec, dy, x, dw)
     else:
         _sum_weights(spec, dy, x, dw)
@@ -413,9 +426,8 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
 
 def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
     """dw and db."""
-    if tiled_dots.pays(spec, lanes(x.dtype)):
-        tiled_dots.conv_dw(spec, dy, x, dw)
-        conv_db(spec, dy, db)
+    if dots_pay(spec, x.dtype, active()):
+        tiled_dots.conv_dw_db(spec, dy, x, dw, db)
         return
     memory, found = _sum_weights(spec, dy, x, dw, with_db=True)
     sums = memory[found.db : found.memory].reshape(found.workers, found.groups, found.padded)

@@ -107,7 +107,7 @@ class _Emitter:
             running, builder.gep(s, [at]), row_step, builder.gep(v, [there]), down_step
         )
         # Who knows how often it runs unrolls it, as LLVM does for Zen, and then has too few registers.
-        following = self._opaque(builder.add(t, i64(1)))
+        following = self.vectors.opaque(builder.add(t, i64(1)))
         t.add_incoming(following, loop)
         for phi, value in zip(running, added, strict=True):
             phi.add_incoming(value, loop)
@@ -138,7 +138,7 @@ class _Emitter:
             if len(vectors) == 1:
                 # Each number is read by the multiplication itself, which is one operation to the CPU only if
                 # its address is a register and a constant.
-                numbers = self._opaque(numbers)
+                numbers = self.vectors.opaque(numbers)
             for col in range(shape.cols):
                 number = builder.load(builder.gep(numbers, [i64(col * shape.apart)]))
                 spread = self.vectors.spread(number)
@@ -147,7 +147,7 @@ class _Emitter:
                     self.vectors.fma(spread, vector, sums[place + i]) for i, vector in enumerate(vectors)
                 ]
                 if 1 < len(vectors) < registers() + 4 - shape.sums:  # and a register is left for a number
-                    s, *added[place:] = self._in_step(s, *added[place:])
+                    s, *added[place:] = self.vectors.in_step(s, *added[place:])
                     numbers = self._at(s, row_step, row)
         return added
 
@@ -245,25 +245,6 @@ class _Emitter:
 
     def _at(self, pointer: ir.Value, step: ir.Value, index: int) -> ir.Value:
         return pointer if index == 0 else self.builder.gep(pointer, [self.builder.mul(step, i64(index))])
-
-    def _opaque(self, value: ir.Value) -> ir.Value:
-        """The same pointer or integer, in a register, of which LLVM knows nothing more."""
-        kind = ir.FunctionType(value.type, [value.type])
-        return self.builder.asm(kind, "", "=r,0", [value], side_effect=False)
-
-    def _in_step(self, pointer: ir.Value, *vectors: ir.Value) -> list[ir.Value]:
-        """All as they are; but the pointer is not read from before the vectors are there.
-
-        LLVM would read all of a tap's numbers before their products, for which there are too few registers.
-        """
-        values = [pointer, *vectors]
-        if vector_bits() == 128:  # it may be another kind of CPU, whose registers have other letters
-            return values
-        kinds = [value.type for value in values]
-        same = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
-        constraints = ",".join(["=r", *["=v"] * len(vectors), *map(str, range(len(values)))])
-        together = self.builder.asm(same, "", constraints, values, side_effect=False)
-        return [self.builder.extract_value(together, i) for i in range(len(values))]
 
     def _phi(self, value: ir.Value, block: ir.Block) -> ir.Value:
         phi = self.builder.phi(value.type)

@@ -166,13 +166,13 @@ class Vectors:
             return self.builder.inttoptr(place, target)
         return self.builder.bitcast(place, target)
 
-    def load(self, place: ir.Value, mask: ir.Value | None = None, others: float = 0.0) -> ir.Value:
-        """A vector; under a mask, with `others` in the other lanes, which are not read."""
+    def load(self, place: ir.Value, mask: ir.Value | None = None, others: float | ir.Value = 0.0) -> ir.Value:
+        """A vector; under a mask, with `others`, a number or a vector, in the lanes that are not read."""
         if mask is None:
             loaded = self.builder.load(self.pointer(place))
             loaded.align = self.size
             return loaded
-        rest = ir.Constant(self.vector, [others] * self.wide)
+        rest = ir.Constant(self.vector, [others] * self.wide) if isinstance(others, float) else others
         return self._masked("load", self.vector, [self.pointer(place), self._aligned(self.size), mask, rest])
 
     def load_narrow(self, place: ir.Value) -> ir.Value:
@@ -263,6 +263,25 @@ class Vectors:
         """a * b + c."""
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(self._declared(kind, f"llvm.fma.{_short(self.vector)}"), [a, b, c])
+
+    def opaque(self, value: ir.Value) -> ir.Value:
+        """The same pointer or integer, in a register, of which LLVM knows nothing more."""
+        kind = ir.FunctionType(value.type, [value.type])
+        return self.builder.asm(kind, "", "=r,0", [value], side_effect=False)
+
+    def in_step(self, place: ir.Value, *vectors: ir.Value) -> list[ir.Value]:
+        """All as they are; but nothing is read by the pointer or address before the vectors are there.
+
+        LLVM would read all that products need before the first of them, and have too few registers.
+        """
+        values = [place, *vectors]
+        if vector_bits() == 128:  # it may be another kind of CPU, whose registers have other letters
+            return values
+        kinds = [value.type for value in values]
+        same = ir.FunctionType(ir.LiteralStructType(kinds), kinds)
+        constraints = ",".join(["=r", *["=v"] * len(vectors), *map(str, range(len(values)))])
+        together = self.builder.asm(same, "", constraints, values, side_effect=False)
+        return [self.builder.extract_value(together, i) for i in range(len(values))]
 
     def transposed(self, vectors: list[ir.Value]) -> list[ir.Value]:
         """As many vectors as they have lanes, turned: in stage s, pairs exchange every other block of s."""

@@ -246,7 +246,7 @@ def test_all_ways_to_dw_are_right(spec, dtype, monkeypatch):
     for images in (spec.N, 37):
         problem = Problem.integers(replace(spec, N=images), "dw", dtype)
         for dots, inside in ((False, False), (False, True), (True, False)):
-            monkeypatch.setattr(tiled_dots, "pays", lambda *_, dots=dots: dots)
+            monkeypatch.setattr(tiled_dw, "dots_pay", lambda *_, dots=dots: dots)
             monkeypatch.setattr(tiled_dw, "_inside_pays", lambda *_, inside=inside: inside)
             tiled_dw.plan.cache_clear()
             assert problem.judge("tiled", problem.run("tiled")).wrong is None
@@ -263,10 +263,23 @@ def test_dw_leaves_out_the_padding_of_small_planes():
         assert tiled_dw.plan(other, FLOAT32, 2).copied
 
 
+@pytest.mark.parametrize("width", [3, 8, 14, 16, 20, 35])
+def test_dots_of_blocks(width, monkeypatch):
+    """An odd number of rows in one of them; what is left of two rows shares a vector, or does not."""
+    monkeypatch.setattr(jit, "_LEAST_PARALLEL_WORK", 0)
+    monkeypatch.setattr(tiled_dw, "dots_pay", lambda *_: True)
+    for rows in (6, 9):
+        spec = ConvSpec(1, 2, rows, width, 5, 3, 3, padding=1)
+        assert tiled_dots.plan(spec, FLOAT32, 2, True).blocks == 2
+        problem = Problem.integers(spec, "dw")
+        assert problem.judge("tiled", problem.run("tiled")).wrong is None
+        assert_db_comes_with_dw(spec)
+
+
 def test_dots_are_for_few_channels():
-    assert tiled_dots.pays(ConvSpec(32, 1, 28, 28, 8, 3, 3, padding=1), 16)
-    assert tiled_dots.pays(ConvSpec(32, 1, 28, 28, 6, 5, 5), 16)
-    assert not tiled_dots.pays(ConvSpec(32, 32, 28, 28, 32, 3, 3, padding=1), 16)
+    assert tiled_dw.dots_pay(ConvSpec(32, 1, 28, 28, 8, 3, 3, padding=1), FLOAT32, 2)
+    assert tiled_dw.dots_pay(ConvSpec(32, 1, 28, 28, 6, 5, 5), FLOAT32, 2)
+    assert not tiled_dw.dots_pay(ConvSpec(32, 32, 28, 28, 32, 3, 3, padding=1), FLOAT32, 2)
 
 
 def test_tiles_fit_into_the_registers():
@@ -426,6 +439,10 @@ def test_large_strides(mode, stride):
     ids=str,
 )
 def test_db_comes_with_dw(spec):
+    assert_db_comes_with_dw(spec)
+
+
+def assert_db_comes_with_dw(spec):
     rng = np.random.default_rng(0)
     dy, x = (rng.integers(-4, 5, shape).astype(np.float32) for shape in (spec.y_shape, spec.x_shape))
     dw, db = np.empty(spec.w_shape, np.float32), np.empty(spec.K, np.float32)
