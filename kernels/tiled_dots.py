@@ -26,7 +26,7 @@ from kernels.tiled_lay import spans
 from kernels.tiled_plan import COPIED_VECTOR, SLACK
 from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, registers
-from kernels.tiled_vectors import call_emitted, lanes
+from kernels.tiled_vectors import call_emitted, lanes, vector_bits
 from kernels.tiled_work import whole_lines, workspace
 
 _LOAD = 2
@@ -126,7 +126,7 @@ class Cut(NamedTuple):
         tasks = spec.groups * chunks * blocks
         taps = copy.places(down, across, rows, cols)
         table = [channel * copy.channel + tap for channel in range(channels) for tap in taps]
-        products, of_filters = _spans(filters, len(table), with_db)
+        products, of_filters = _spans(filters, len(table), with_db, _pieces(spec.OW, lanes(dtype)))
         return cls(
             spec, dtype, filters, len(table), block, copy, table, together, chunks, tasks,
             min(threads, tasks), products, of_filters,
@@ -151,12 +151,15 @@ class Cut(NamedTuple):
         return tasks * (spec.N / (self.chunks * self.blocks) * image + _SUM * sums) + folded
 
 
-def _spans(filters: int, products: int, with_db: bool) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def _spans(
+    filters: int, products: int, with_db: bool, pieces: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """How products and filters are shared out to functions so that they cost least.
 
-    Their sums stay in registers, and there are some left for gradients of each filter and for inputs.
+    Their sums stay in registers, and there are some left for gradients of each filter, for inputs, and for
+    the masks of a vector's pieces, where masks have no registers of their own.
     """
-    most = registers() + 2
+    most = registers() + 2 - (pieces if vector_bits() < 512 else 0)
     return min(
         (
             (list(spans(products, span)), list(spans(filters, most // (span + with_db + 1))))

@@ -59,8 +59,8 @@ class _Dots:
         places = [cgutils.alloca_once_value(builder, nothing) for _ in range(count)]
         kinds = ("whole", "wholes", 0), ("rest", "rests", shape.pieces)
         for name, number, pieces in kinds[: 1 + bool(shape.pieces)]:
-            with cgutils.for_range(builder, given[number]) as loop:
-                self.add(places, table, name, loop.index, pieces)
+            with vectors.rolled(given[number]) as index:
+                self.add(places, table, name, index, pieces)
         step = builder.mul(given["sums_step"], i64(vectors.wide))
         for f in range(shape.filters):
             row = vectors.at(given["sums"], builder.mul(step, i64(f)))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
@@ -263,6 +264,24 @@ class Vectors:
         """a * b + c."""
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(self._declared(kind, f"llvm.fma.{_short(self.vector)}"), [a, b, c])
+
+    @contextmanager
+    def rolled(self, count: ir.Value) -> Iterator[ir.Value]:
+        """A loop over so many numbers that LLVM does not unroll: it cannot tell how often it runs.
+
+        Unrolled, as LLVM does for Zen, it would need more registers than there are.
+        """
+        builder, before = self.builder, self.builder.block
+        loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed(">", count, i64(0)), loop, done)
+        builder.position_at_end(loop)
+        index = builder.phi(I64)
+        index.add_incoming(i64(0), before)
+        yield index
+        following = self.opaque(builder.add(index, i64(1)))
+        index.add_incoming(following, builder.block)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
+        builder.position_at_end(done)
 
     def opaque(self, value: ir.Value) -> ir.Value:
         """The same pointer or integer, in a register, of which LLVM knows nothing more."""
