@@ -14,9 +14,6 @@ from kernels.jit import Kernel, in_order
 MEMORY_BOUND = 4
 """Operations of the loops that `jit` has in mind, in the time that memory takes for a number."""
 
-_COLUMNS = 256
-"""Of a matrix, whose sums stay in the first-level cache."""
-
 
 @Kernel
 def momentum_step(values, slopes, velocity, lr, momentum):
@@ -40,37 +37,6 @@ def rectify_gradient(dy, y, dx):
     zero = dy.dtype.type(0)
     for i in prange(len(dy)):
         dx[i] = zero if y[i] <= 0 else dy[i]
-
-
-@Kernel
-def outer_product(a, b, product):
-    """product (A, B) = a (A,) times b (B,)."""
-    for i in prange(len(a)):
-        for j in range(len(b)):
-            product[i, j] = a[i] * b[j]
-
-
-@Kernel
-def rows_times(w, x, y):
-    """y (A,) = w (A, B) times x (B,)."""
-    for i in prange(len(w)):
-        total = w.dtype.type(0)
-        for j in range(len(x)):
-            total += w[i, j] * x[j]
-        y[i] = total
-
-
-@Kernel
-def times_rows(dy, w, dx):
-    """dx (B,) = dy (A,) times w (A, B)."""
-    for block in prange((len(dx) + _COLUMNS - 1) // _COLUMNS):
-        columns = slice(block * _COLUMNS, (block + 1) * _COLUMNS)
-        sums = dx[columns]
-        sums[:] = 0
-        for i in range(len(dy)):
-            row = w[i, columns]
-            for j in range(len(sums)):
-                sums[j] += dy[i] * row[j]
 
 
 @in_order

@@ -31,13 +31,12 @@ from kernels import (
 )
 from kernels.arguments import conv1d_spec, conv2d_spec, pool2d_spec
 from kernels.axis import as_int, as_pair
-from trainer.fused import MEMORY_BOUND, outer_product, rectify, rectify_gradient, rows_times, times_rows
+from trainer.fused import MEMORY_BOUND, rectify, rectify_gradient
+from trainer.products import multiply
 
 Shape = tuple[int, ...]
 Uniform = Callable[[float, int], np.ndarray]
 """(bound, count): float32 numbers from -bound to bound."""
-_WAKES_BLAS = 100_000
-"""From so many weights on BLAS takes all its threads for one image."""
 
 
 class Layer(ABC):
@@ -118,10 +117,7 @@ class Linear(_Weighted):
         w, b = self.parameters["weight"], self.parameters.get("bias")
         shape = len(x), len(w)
         y = self._buffer("y", shape, x.dtype) if training else np.empty(shape, x.dtype)
-        if self._spares_blas(x):
-            rows_times(MEMORY_BOUND * w.size, w, x[0], y[0])
-        else:
-            np.matmul(x, w.T, out=y)
+        multiply(x, w.T, y)
         if b is not None:
             y += b
         if training:
@@ -130,25 +126,14 @@ class Linear(_Weighted):
 
     def backward(self, dy: np.ndarray, need_dx: bool = True) -> np.ndarray | None:
         x, w = self._saved_by_forward(), self.parameters["weight"]
-        dw = self.gradients["weight"]
-        if len(x) == 1:  # BLAS takes ten times as long
-            outer_product(MEMORY_BOUND * dw.size, dy[0], x[0], dw)
-        else:
-            np.matmul(dy.T, x, out=dw)
+        multiply(dy.T, x, self.gradients["weight"])
         if "bias" in self.gradients:
             np.sum(dy, axis=0, out=self.gradients["bias"])
         if not need_dx:
             return None
         dx = self._buffer("dx", x.shape, x.dtype)
-        if self._spares_blas(x):
-            times_rows(MEMORY_BOUND * w.size, dy[0], w, dx[0])
-        else:
-            np.matmul(dy, w, out=dx)
+        multiply(dy, w, dx)
         return dx
-
-    def _spares_blas(self, x: np.ndarray) -> bool:
-        """Whether compiled loops multiply: their threads are awake, those of BLAS would have to wake up."""
-        return len(x) == 1 and self.parameters["weight"].size >= _WAKES_BLAS
 
     def output_shape(self, shape: Shape) -> Shape:
         out_features, in_features = self.parameters["weight"].shape

@@ -64,9 +64,9 @@ def test_no_layer_is_left_out() -> None:
     assert {kind.__name__ for kind in concrete(Layer)} <= set(trainer.__all__)
 
 
-@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("images", [1, 2, 40])
 def test_large_linear_layer(images: int) -> None:
-    """One image goes another way than several."""
+    """One image goes another way than several, and few another one than many."""
     layer = Linear(513, 250)
     rng = np.random.default_rng(0)
     for values in layer.parameters.values():
