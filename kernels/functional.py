@@ -176,13 +176,11 @@ def _conv_backward(
     spec, dtype = layer.spec, x.dtype
     dy = checked_gradient(dy, layer.y_shape)
     wanted = _wanted(need)
-    outs = _outs(out, _GRADIENTS)
-    shapes = layer.x_shape, w.shape, (spec.K,)
-    results = [
-        _result(given, shape, dtype, (dy, x, w)) if name in wanted else None
-        for name, given, shape in zip(_GRADIENTS, outs, shapes, strict=True)
-    ]
-    dx, dw, db = results
+    out_dx, out_dw, out_db = _outs(out, _GRADIENTS)
+    inputs = dy, x, w
+    dx = _result(out_dx, layer.x_shape, dtype, inputs) if "dx" in wanted else None
+    dw = _result(out_dw, w.shape, dtype, inputs) if "dw" in wanted else None
+    db = _result(out_db, (spec.K,), dtype, inputs) if "db" in wanted else None
     dy = _ready(dy, layer.full_y, dtype)
     if dx is not None:
         chosen = _resolve(backend, spec, "dx", dtype)
@@ -202,8 +200,9 @@ def _conv_backward(
     elif spec.N and db is not None:
         chosen.operations.conv_db(spec, dy, db)
     return [
-        None if result is None else _delivered(result, given)
-        for result, given in zip(results, outs, strict=True)
+        None if dx is None else _delivered(dx, out_dx),
+        None if dw is None else _delivered(dw, out_dw),
+        None if db is None else _delivered(db, out_db),
     ]
 
 

@@ -92,6 +92,11 @@ def pack_piece(piece, w, packing, memory):
     size = w.itemsize
     source = group * (w.size // p.groups) + o * p.outer_step + panel[0] * p.inner
     target = group * p.of_group + panel[4] + o * p.inner * panel[3]
+    if panel[3] == 1:  # of a single filter: they stay as they lie
+        weights = carray(pointer(w.ctypes.data), (w.size,), w.dtype)
+        for i in range(p.inner):
+            memory[target + i] = weights[source + i]
+        return
     turn(w.dtype.type(0), p.turner, w.ctypes.data + source * size, panel[1], p.inner, p.inner,
          memory.ctypes.data + target * size, panel[3], p.across_filters)  # fmt: skip
 
