@@ -24,66 +24,112 @@ FILTERS = 16
 def transform_weights(jobs, w, geometry, u):
     """u (positions, slices, groups * filters, depth) = the transformed weights."""
     for job in prange(jobs):
-        transform_slice(job, w, geometry, u)
+        g = geometry[0]
+        first = job // g.slices * FILTERS
+        filters = g.groups * g.filters
+        c = job % g.slices * g.depth
+        to = u.ctypes.data + (c * filters + first * g.depth) * u.itemsize
+        transform_slice(first, min(first + FILTERS, filters), c, w, geometry, to)
 
 
 @helper
-def transform_slice(job, w, geometry, u):
+def transform_slice(first, last, c0, w, geometry, to):
     """Those of some filters and one slice of channels."""
     g = geometry[0]
     size = w.itemsize
-    filters = g.groups * g.filters
-    c0, k0 = job % g.slices * g.depth, job // g.slices * FILTERS
     for c in range(c0, min(c0 + g.depth, g.channels), g.wide):
-        for k in range(k0, min(k0 + FILTERS, filters)):
-            first = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + c * g.channel_step
-            call_emitted(g.weights, w.ctypes.data + first * size, g.channel_step, g.channels - c,
-                      u.ctypes.data + (c0 * filters + k * g.depth + c - c0) * size, g.u_step,
-                      0, 0, 0, 0, 0, 0, 0)  # fmt: skip
+        for k in range(first, last):
+            place = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + c * g.channel_step
+            u = to + ((k - first) * g.depth + c - c0) * size
+            call_emitted(g.weights, w.ctypes.data + place * size, g.channel_step, g.channels - c, u, g.u_step,
+                         0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @Kernel
-def correlate(workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
-    """out = source correlated with transformed weights u, plus bias."""
+def correlate_tiles(workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
+    """out = source correlated with transformed weights u, plus bias. Workers share out the tiles."""
     for worker in prange(workers):
         correlate_share(worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work)
 
 
 @helper
 def correlate_share(worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
-    """One worker's share of the tiles, and of the filters."""
+    """One worker's share of the tiles."""
     g = geometry[0]
+    size = work.itemsize
+    v = work.ctypes.data + worker * g.work * size
+    m, scratch = v + g.m * size, v + g.scratch * size
     total = images * g.tiles_down * g.tiles_across
-    share = worker // g.parts
-    shares = workers // g.parts
-    begin, end = share * total // shares, (share + 1) * total // shares
-    part = worker % g.parts
-    first_filter = part * g.panels // g.parts * g.rows
-    last_filter = min((part + 1) * g.panels // g.parts * g.rows, g.filters)
+    begin, end = worker * total // workers, (worker + 1) * total // workers
     vectors = (end - begin + g.wide - 1) // g.wide
     blocks = (vectors + g.vectors - 1) // g.vectors
     for group in range(g.groups):
         for block in range(blocks):
             first = begin + block * vectors // blocks * g.wide
             last = min(begin + (block + 1) * vectors // blocks * g.wide, end)
-            transform_data(worker, group, first, last, source, geometry, work)
-            multiply(worker, group, first_filter, last_filter, last - first, u, zeros, geometry,
-                     table, tiles, work)  # fmt: skip
-            transform_result(worker, group, first_filter, last_filter, first, last, bias, out, geometry, work)
+            for c in range(g.channels):
+                transform_channel(group * g.channels + c, first, last, source, geometry, scratch,
+                                  v + c * g.v_row * size)  # fmt: skip
+            multiply(g.filters, last - first, u.ctypes.data + group * g.filters * g.depth * size, v, zeros,
+                     geometry, table, tiles, m)  # fmt: skip
+            transform_result(group * g.filters, g.filters, first, last, bias, out, geometry, m)
+
+
+@Kernel
+def correlate_filters(workers, images, source, w, bias, zeros, out, geometry, table, tiles, v, work):
+    """out = source correlated with w, plus bias. Workers share out the filters."""
+    g = geometry[0]
+    total = images * g.tiles_down * g.tiles_across
+    for first in range(0, total, g.block):
+        last = min(first + g.block, total)
+        for worker in prange(workers):
+            transform_share(worker, workers, first, last, source, geometry, v, work)
+        for worker in prange(workers):
+            correlate_panels(
+                worker, workers, first, last, w, bias, zeros, out, geometry, table, tiles, v, work
+            )
 
 
 @helper
-def transform_data(worker, group, first, last, source, geometry, work):
-    """V of the tiles from `first` to `last`."""
+def transform_share(worker, workers, first, last, source, geometry, v, work):
+    """V of the tiles from `first` to `last`, of a share of the channels."""
     g = geometry[0]
     size = work.itemsize
-    base = work.ctypes.data + worker * g.work * size
-    planes = g.groups * g.channels
-    for c in range(g.channels):
-        plane = source.ctypes.data + (group * g.channels + c) * g.H * g.W * size
-        transform_plane(g.data, plane, planes * g.H * g.W * size, g.H, g.W, g.top, g.left, first, last,
-                        g.tiles_down, g.tiles_across, g.outputs, base + g.scratch * size, g.pitch,
-                        base + c * g.v_row * size, g.v_step, size)  # fmt: skip
+    scratch = work.ctypes.data + (worker * g.work + g.scratch) * size
+    channels = g.groups * g.channels
+    for c in range(worker * channels // workers, (worker + 1) * channels // workers):
+        transform_channel(c, first, last, source, geometry, scratch, v.ctypes.data + c * g.v_row * size)
+
+
+@helper
+def correlate_panels(worker, workers, first, last, w, bias, zeros, out, geometry, table, tiles, v, work):
+    """Outputs of the tiles from `first` to `last`, of a share of the filters."""
+    g = geometry[0]
+    size = work.itemsize
+    u = work.ctypes.data + worker * g.work * size
+    m = u + g.m * size
+    panels = (g.filters + g.panel - 1) // g.panel
+    jobs = g.groups * panels
+    for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
+        group, k = job // panels, job % panels * g.panel
+        filters = min(g.panel, g.filters - k)
+        k += group * g.filters
+        for c in range(0, g.channels, g.depth):
+            transform_slice(k, k + filters, c, w, geometry, u + c * g.panel * size)
+        multiply(filters, last - first, u, v.ctypes.data + group * g.channels * g.v_row * size, zeros,
+                 geometry, table, tiles, m)  # fmt: skip
+        transform_result(k, filters, first, last, bias, out, geometry, m)
+
+
+@helper
+def transform_channel(c, first, last, source, geometry, scratch, v):
+    """V of the tiles from `first` to `last` of one channel."""
+    g = geometry[0]
+    size = source.itemsize
+    plane = g.H * g.W * size
+    transform_plane(g.data, source.ctypes.data + c * plane, g.groups * g.channels * plane, g.H, g.W, g.top,
+                    g.left, first, last, g.tiles_down, g.tiles_across, g.outputs, scratch, g.pitch,
+                    v, g.v_step, size)  # fmt: skip
 
 
 @helper
@@ -105,36 +151,35 @@ def transform_plane(
 
 
 @helper
-def multiply(worker, group, first_filter, last_filter, count, u, zeros, geometry, table, tiles, work):
-    """M = U V of some filters, position by position and slice by slice."""
+def multiply(filters, count, u, v, zeros, geometry, table, tiles, m):
+    """M = U V of some filters and tiles, position by position and slice by slice."""
     g = geometry[0]
-    size = work.itemsize
-    base = work.ctypes.data + worker * g.work * size
-    filters = g.groups * g.filters
+    size = zeros.itemsize
     vectors = (count + g.wide - 1) // g.wide
+    blocks = (vectors + g.vectors - 1) // g.vectors
     for position in range(g.positions):
-        for c in range(0, g.channels, g.depth):
-            depth = min(g.depth, g.channels - c)
-            v = base + (position * g.v_step + c * g.v_row) * size
-            start = zeros.ctypes.data if c == 0 else 0
-            for k in range(first_filter, last_filter, g.rows):
-                address = tiles[min(g.rows, last_filter - k), vectors]
-                filter = group * g.filters + k
-                s = u.ctypes.data + (position * g.u_step + c * filters + filter * g.depth) * size
-                to = base + (g.m + position * g.m_step + k * g.v_row) * size
-                call_emitted(address, s, g.depth, v, 0, table.ctypes.data, 1, depth,
-                          to, g.v_row, 0, vectors * g.wide, start)  # fmt: skip
+        for block in range(blocks):
+            first = block * vectors // blocks
+            along = (block + 1) * vectors // blocks - first
+            for c in range(0, g.channels, g.depth):
+                depth = min(g.depth, g.channels - c)
+                of = v + (position * g.v_step + c * g.v_row + first * g.wide) * size
+                start = zeros.ctypes.data if c == 0 else 0
+                for k in range(0, filters, g.rows):
+                    s = u + (position * g.u_step + c * g.panel + k * g.depth) * size
+                    to = m + (position * g.m_step + k * g.v_row + first * g.wide) * size
+                    call_emitted(tiles[min(g.rows, filters - k), along], s, g.depth, of, 0,
+                              table.ctypes.data, 1, depth, to, g.v_row, 0, along * g.wide, start)  # fmt: skip
 
 
 @helper
-def transform_result(worker, group, first_filter, last_filter, first, last, bias, out, geometry, work):
+def transform_result(first_filter, filters, first, last, bias, out, geometry, m):
     """The outputs of the tiles from `first` to `last`, of some filters."""
     g = geometry[0]
-    size = work.itemsize
-    base = work.ctypes.data + worker * g.work * size
+    size = out.itemsize
     of_image = g.tiles_down * g.tiles_across
-    for k in range(first_filter, last_filter):
-        filter = group * g.filters + k
+    for k in range(filters):
+        filter = first_filter + k
         at = first
         while at < last:
             image, number = at // of_image, at % of_image
@@ -142,7 +187,7 @@ def transform_result(worker, group, first_filter, last_filter, first, last, bias
             count = min(g.tiles_across - across, last - at)
             row, col = down * g.outputs, across * g.outputs
             place = ((image * g.groups * g.filters + filter) * g.OH + row) * g.OW + col
-            call_emitted(g.result, base + (g.m + k * g.v_row + at - first) * size, g.m_step,
+            call_emitted(g.result, m + (k * g.v_row + at - first) * size, g.m_step,
                       out.ctypes.data + place * size, g.OW, min(g.outputs, g.OH - row),
                       min(count * g.outputs, g.OW - col), bias.ctypes.data + filter * size,
                       0, 0, 0, 0, 0)  # fmt: skip
@@ -165,13 +210,20 @@ def _correlate(
     plan: Plan, flops: int, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray
 ) -> None:
     g = plan.geometry
-    workers = active()
-    u = workspace("transformed weights", g.positions * g.u_step, w.dtype)
+    workers, images = active(), len(source)
+    source, w, y = source.reshape(-1), w.reshape(-1), out.reshape(-1)
+    start = zeros(g.rows, w.dtype)
     work = workspace("work", workers * g.work, w.dtype)
-    transform_weights(
-        w.size * g.positions, g.slices * -(-g.groups * g.filters // FILTERS), w.reshape(-1), plan.record, u
-    )
-    correlate(
-        flops // WORTH_A_LAUNCH, workers, len(source), source.reshape(-1), u, bias, zeros(g.rows, w.dtype),
-        out.reshape(-1), plan.record, plan.table, plan.tiles, work,
-    )  # fmt: skip
+    cost = flops // WORTH_A_LAUNCH
+    if plan.by_filters:
+        v = workspace("transformed data", g.positions * g.v_step, w.dtype)
+        correlate_filters(
+            cost, workers, images, source, w, bias, start, y, plan.record, plan.table, plan.tiles, v, work
+        )
+    else:
+        u = workspace("transformed weights", g.positions * g.u_step, w.dtype)
+        jobs = g.slices * -(-g.panel // FILTERS)
+        transform_weights(w.size * g.positions, jobs, w, plan.record, u)
+        correlate_tiles(
+            cost, workers, images, source, u, bias, start, y, plan.record, plan.table, plan.tiles, work
+        )

@@ -1,9 +1,13 @@
 """What the `winograd` backend decides once for each layer: which transform, and how the work is cut up.
 
-Weights are transformed first, U (positions, filters, channels). Tiles of outputs are numbered through all
-images, row by row, and dealt out to the workers in equal shares. A worker takes a block of its tiles at a
-time: it transforms what they read, V (positions, channels, tiles); multiplies, M (positions, filters, tiles)
-= U V for each position; and transforms these back. Vectors lie along tiles.
+Weights are transformed, U (positions, filters, channels); what the tiles of outputs read is transformed, V
+(positions, channels, tiles); both are multiplied, M (positions, filters, tiles) = U V for each position; and
+M is transformed back. Tiles are numbered through all images, row by row. Vectors lie along tiles.
+
+Where there are more tiles than filters, all of U is made first, and workers share out the tiles. Each takes a
+block of them at a time, whose V and M stay close. Where there are more filters, or not enough tiles for all,
+V of a large block is made by all workers, and they share out the filters: each takes a panel of them at a
+time, whose U and M stay close. So the larger of U and V is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -22,6 +26,10 @@ from kernels.winograd_transforms import Tile, data_transform, result_transform, 
 
 DEPTH = 64
 """Channels that are multiplied at a time: V of four vectors of tiles then stays in the first-level cache."""
+BLOCK_BYTES = 8 << 20
+"""Of V that workers share, about: it stays in the last-level cache."""
+PANEL_BYTES = 1 << 19
+"""Of U of a panel of filters, about: it stays in the second-level cache."""
 PAGE_BYTES = 4096
 
 
@@ -49,14 +57,14 @@ class Geometry(NamedTuple):
     """Of an image."""
     rows: int
     """Filters that are multiplied at a time."""
-    panels: int
-    """That they come to."""
-    parts: int
-    """Of the panels: so many workers share the same tiles."""
+    panel: int
+    """Filters whose weights are transformed at a time, at most; all, where workers share out the tiles."""
     wide: int
     """Numbers in a vector."""
     vectors: int
-    """Of tiles, in a block at most."""
+    """Of tiles that are multiplied at a time, at most."""
+    block: int
+    """Tiles that are transformed at a time, at most."""
     depth: int
     slices: int
     """Channels that are multiplied at a time, and how often that makes all."""
@@ -70,7 +78,7 @@ class Geometry(NamedTuple):
     m: int
     scratch: int
     work: int
-    """Where M and scratch begin in a worker's part of the workspace, behind V, and its size."""
+    """Where M and scratch begin in a worker's part of the workspace, behind its own V or U, and its size."""
     data: int
     weights: int
     result: int
@@ -84,6 +92,8 @@ class Plan(NamedTuple):
     """One correlation, as the compiled loops take it."""
 
     geometry: Geometry
+    by_filters: bool
+    """Whether workers share out the filters, not the tiles."""
     record: np.ndarray
     table: np.ndarray
     """Where the channels of a slice lie in U and V: intp (depth, 2)."""
@@ -116,25 +126,35 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     shape = tile_for(*target, spec.R, spec.S)
     outputs, positions = shape.outputs, shape.positions
     down, across = (-(-size // outputs) for size in target)
+    tiles = spec.N * down * across
     wide = lanes(dtype)
     pitch = shape.pitch(across, wide)
-    parts, vectors = _cut(spec.N * down * across, wide, threads)
-    rows = min(registers() // 12 * 12 // vectors, 12, filters)
     slices = -(-channels // DEPTH)
     depth = -(-channels // (slices * wide)) * wide
     slices = -(-channels // depth)
-    v_row = vectors * wide
-    v_step = apart(channels * v_row, dtype)
-    m_step = apart(filters * v_row, dtype)
-    m = positions * v_step
+    filter_bytes = positions * channels * dtype.itemsize
+    along = 4 if registers() > 12 else 2
+    by_filters = tiles < max(filters, threads * along * wide)
+    if by_filters:
+        blocks = -(-tiles * spec.groups * filter_bytes // BLOCK_BYTES)
+        block = -(-tiles // (blocks * wide)) * wide
+        v_row = block + wide  # vectors are stored whole, by several workers at once
+    else:
+        v_row = block = along * wide
+    vectors = min(along, block // wide)
+    rows = min(registers() // 12 * 12 // vectors, 12, filters)
+    panel = _panel(filters, rows, filter_bytes, threads) if by_filters else spec.groups * filters
+    u_step = apart(panel * slices * depth, dtype)
+    v_step = apart((spec.groups if by_filters else 1) * channels * v_row, dtype)
+    m_step = apart(min(panel, filters) * v_row, dtype)
+    m = positions * (u_step if by_filters else v_step)
     scratch = m + positions * m_step
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
         OH=target[0], OW=target[1], outputs=outputs, positions=positions,
-        tiles_down=down, tiles_across=across, rows=rows, panels=-(-filters // rows), parts=parts,
-        wide=wide, vectors=vectors, depth=depth, slices=slices,
-        u_step=apart(spec.groups * filters * slices * depth, dtype),
-        v_row=v_row, v_step=v_step, m_step=m_step, pitch=pitch,
+        tiles_down=down, tiles_across=across, rows=rows, panel=panel, wide=wide, vectors=vectors,
+        block=block, depth=depth, slices=slices, u_step=u_step, v_row=v_row, v_step=v_step, m_step=m_step,
+        pitch=pitch,
         m=m, scratch=scratch, work=scratch + shape.height * pitch,
         data=data_transform(shape, dtype), weights=weight_transform(shape, op == "dx", dtype),
         result=result_transform(shape, dtype), filter_step=filter_step, channel_step=channel_step,
@@ -144,7 +164,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         for along in range(1, vectors + 1):
             addresses[numbers, along] = tile(Shape(numbers, 1, 1, along), dtype)
     table = np.outer(np.arange(depth), [1, v_row])
-    return Plan(geometry, records([geometry]), readonly(table), readonly(addresses))
+    return Plan(geometry, by_filters, records([geometry]), readonly(table), readonly(addresses))
 
 
 def apart(count: int, dtype: np.dtype) -> int:
@@ -157,13 +177,8 @@ def apart(count: int, dtype: np.dtype) -> int:
     return pages * PAGE_BYTES // dtype.itemsize + lanes(dtype)
 
 
-def _cut(tiles: int, wide: int, threads: int) -> tuple[int, int]:
-    """Parts of the filters, and vectors of a block: a block is as wide as a register tile can be.
-
-    Workers share tiles, and each has a part of the filters, where there is no such block for each of them.
-    Wider blocks, which would read U less often, gained nothing: their V and M come from further away.
-    """
-    along = 4 if registers() > 12 else 2
-    block = along * wide
-    shares = max(n for n in range(1, threads + 1) if threads % n == 0 and (n == 1 or tiles >= n * block))
-    return threads // shares, min(along, -(-tiles // (shares * wide)))
+def _panel(filters: int, rows: int, filter_bytes: int, threads: int) -> int:
+    """Filters of a panel: so that workers have as many panels each, and whole tiles of `rows` filters."""
+    fitting = max(12, PANEL_BYTES // filter_bytes)
+    panels = -(-filters // (fitting * threads)) * threads
+    return min(-(-filters // (panels * rows)) * rows, filters)

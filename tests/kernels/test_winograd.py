@@ -26,6 +26,8 @@ LAYERS = {
     "several blocks, slices and panels": ConvSpec(2, 130, 35, 22, 37, 3, 3, padding=1),
     "many tiles across": ConvSpec(1, 3, 6, 150, 5, 3, 3),
     "shared tiles": ConvSpec(1, 70, 9, 9, 50, 3, 3, padding=1),
+    "several panels and blocks": ConvSpec(1, 700, 32, 32, 40, 3, 3, padding=1),
+    "panels of groups": ConvSpec(2, 66, 9, 13, 90, 3, 3, groups=3, padding=1),
     "grouped": ConvSpec(3, 30, 17, 13, 24, 3, 3, groups=3, padding=((2, 0), (1, 2))),
     "more padding than kernel": ConvSpec(2, 3, 9, 40, 4, 3, 3, padding=((5, 3), (4, 6))),
     **{f"{R}x{S}": ConvSpec(2, 5, 13, 37, 7, R, S, padding=(R // 2, S - 1)) for R in TAPS for S in TAPS},
@@ -120,9 +122,12 @@ def test_errors_of_dw_do_not_grow_with_the_tiles() -> None:
 
 def test_all_threads_have_a_share() -> None:
     """Of the filters, where there are few tiles, and in dw; at batch 80 of the tiles."""
-    spec = ConvSpec(1, 64, 14, 14, 64, 3, 3, padding=1)
-    assert plan(spec, "forward", FLOAT32, 8).geometry.parts == 8
-    assert plan(spec.with_batch(80), "forward", FLOAT32, 8).geometry.parts == 1
+    spec = ConvSpec(1, 64, 14, 14, 96, 3, 3, padding=1)
+    few, many = (plan(spec.with_batch(images), "forward", FLOAT32, 8) for images in (1, 80))
+    assert few.by_filters
+    assert -(-96 // few.geometry.panel) == 8
+    assert not many.by_filters
+    assert many.geometry.panel == 96
     parts = winograd_dw.plan(spec, FLOAT32, 8).geometry
     assert parts.filter_parts * parts.channel_parts == 8
 
@@ -146,7 +151,7 @@ def test_what_lies_in_the_workspace_does_not_matter() -> None:
         for op in OPS:
             problem = Problem.random(spec, op)
             problem.run("winograd")  # makes it large enough
-            for name in ("work", "transformed weights"):
+            for name in ("work", "transformed weights", "transformed data"):
                 workspace(name, 1 << 16, FLOAT32).fill(np.nan)
             assert problem.judge("winograd", problem.run("winograd")).wrong is None
 
