@@ -143,7 +143,9 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         v_row = block = along * wide
     vectors = min(along, block // wide)
     rows = min(registers() // 12 * 12 // vectors, 12, filters)
-    panel = _panel(filters, rows, filter_bytes, threads) if by_filters else spec.groups * filters
+    panel = (
+        panel_of(filters, rows, PANEL_BYTES // filter_bytes, threads) if by_filters else spec.groups * filters
+    )
     u_step = apart(panel * slices * depth, dtype)
     v_step = apart((spec.groups if by_filters else 1) * channels * v_row, dtype)
     m_step = apart(min(panel, filters) * v_row, dtype)
@@ -177,8 +179,7 @@ def apart(count: int, dtype: np.dtype) -> int:
     return pages * PAGE_BYTES // dtype.itemsize + lanes(dtype)
 
 
-def _panel(filters: int, rows: int, filter_bytes: int, threads: int) -> int:
-    """Filters of a panel: so that workers have as many panels each, and whole tiles of `rows` filters."""
-    fitting = max(12, PANEL_BYTES // filter_bytes)
-    panels = -(-filters // (fitting * threads)) * threads
+def panel_of(filters: int, rows: int, fitting: int, threads: int) -> int:
+    """Filters of a panel, about `fitting`: of whole tiles of `rows`, as many panels for each worker."""
+    panels = -(-filters // (max(fitting, 12) * threads)) * threads
     return min(-(-filters // (panels * rows)) * rows, filters)

@@ -11,7 +11,7 @@ from kernel_cases import CONVS
 from other_cpus import on_other_cpus, run_on
 
 import kernels
-from kernels import ConvSpec, PoolSpec, winograd_dw
+from kernels import ConvSpec, PoolSpec, winograd_dw_plan
 from kernels.policy import ERROR_BUDGET
 from kernels.problem import Problem
 from kernels.registry import OPS
@@ -23,8 +23,9 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 WINOGRAD = kernels.get_backend("winograd")
 LAYERS = {
     **{name: spec for name, spec in CONVS.items() if WINOGRAD.unsupported(spec, "forward", FLOAT32) is None},
-    "several blocks, slices and panels": ConvSpec(2, 130, 35, 22, 37, 3, 3, padding=1),
+    "several blocks, slices and panels": ConvSpec(5, 130, 35, 22, 37, 3, 3, padding=1),
     "many tiles across": ConvSpec(1, 3, 6, 150, 5, 3, 3),
+    "many tiles, grouped": ConvSpec(7, 57, 30, 25, 15, 3, 3, groups=3, padding=1),
     "shared tiles": ConvSpec(1, 70, 9, 9, 50, 3, 3, padding=1),
     "several panels and blocks": ConvSpec(1, 700, 32, 32, 40, 3, 3, padding=1),
     "panels of groups": ConvSpec(2, 66, 9, 13, 90, 3, 3, groups=3, padding=1),
@@ -35,8 +36,8 @@ LAYERS = {
 }
 SCRIPT = """
 from test_winograd import LAYERS, check
-for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "shared tiles", "2x5", "4x2",
-             "5x5, small tiles"):
+for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "many tiles, grouped",
+             "shared tiles", "2x5", "4x2", "5x5, small tiles"):
     check(LAYERS[name])
 """
 
@@ -121,15 +122,18 @@ def test_errors_of_dw_do_not_grow_with_the_tiles() -> None:
 
 
 def test_all_threads_have_a_share() -> None:
-    """Of the filters, where there are few tiles, and in dw; at batch 80 of the tiles."""
+    """Of the filters, where there are few tiles; at batch 80 of the tiles, or in dw of both."""
     spec = ConvSpec(1, 64, 14, 14, 96, 3, 3, padding=1)
     few, many = (plan(spec.with_batch(images), "forward", FLOAT32, 8) for images in (1, 80))
     assert few.by_filters
     assert -(-96 // few.geometry.panel) == 8
     assert not many.by_filters
     assert many.geometry.panel == 96
-    parts = winograd_dw.plan(spec, FLOAT32, 8).geometry
-    assert parts.filter_parts * parts.channel_parts == 8
+    few, many = (winograd_dw_plan.plan(spec.with_batch(images), FLOAT32, 8) for images in (1, 80))
+    assert few.by_filters
+    assert -(-96 // few.geometry.panel) == 8
+    assert not many.by_filters
+    assert many.geometry.filter_parts * many.geometry.channel_parts == 8
 
 
 def test_nan_stays_in_its_tiles() -> None:

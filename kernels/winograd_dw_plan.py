@@ -1,0 +1,157 @@
+"""What the `winograd` backend decides once for each dw: how tiles, filters and channels are cut up.
+
+Each worker has its own sums dU (positions, filters, channels). Where there are many tiles, it computes a part
+of the filters and of the channels for all tiles, a block of tiles at a time. Where there are more filters
+than tiles, dU is what is large: a worker takes a panel of filters at a time, through all tiles, so that its
+dU stays in the cache until it is transformed back; the transforms of the data are made once, for all.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from kernels.arrays import readonly, records
+from kernels.spec import ConvSpec
+from kernels.tiled_copy import turner
+from kernels.tiled_tile import Shape, registers, tile
+from kernels.tiled_vectors import lanes
+from kernels.winograd_plan import PANEL_BYTES, apart, panel_of, tile_for
+from kernels.winograd_transforms import data_transform, gradient_transform, weight_gradient_transform
+
+BLOCK = 64
+"""Tiles that are multiplied at a time, and transformed, where filters are not shared out alone."""
+STRETCH = 32 * BLOCK
+"""Tiles whose products are summed by themselves: one sum over all of many tiles would be rounded more."""
+FEW = 4 * BLOCK
+"""Tiles whose transforms stay close anyway."""
+CLOSE_BYTES = 12 << 20
+"""Of the transforms of the data, where panels of filters may be narrow, and read them often."""
+TURNED_BYTES = 2 * CLOSE_BYTES
+"""Of the transforms of the data, at most, where all panels read them."""
+
+
+class Geometry(NamedTuple):
+    """Where the compiled loops find things; all in elements. They take it as a record, by a pointer."""
+
+    groups: int
+    channels: int
+    filters: int
+    """Of a group."""
+    H: int
+    W: int
+    top: int
+    left: int
+    OH: int
+    OW: int
+    outputs: int
+    """Of a tile, along an axis."""
+    positions: int
+    tiles_down: int
+    tiles_across: int
+    rows: int
+    """Filters that are multiplied at a time."""
+    panel: int
+    """Filters whose sums a worker has at a time, at most, where workers share out nothing else."""
+    filter_parts: int
+    """Where they share out channels, too: among how many the filters."""
+    wide: int
+    along: int
+    channel_parts: int
+    """Numbers in a vector, vectors of channels that are multiplied at a time, workers that share them."""
+    c_row: int
+    """Channels, filled up to whole vectors."""
+    turned_row: int
+    """From a tile to the next in the turned transforms: an odd number of vectors, for the caches."""
+    du_step: int
+    v_step: int
+    e_step: int
+    turned_step: int
+    """From a position to the next: in dU, the transforms of some channels, those of dy, the turned ones."""
+    e_row: int
+    """From a filter to the next in the transforms of dy."""
+    pitch: int
+    e: int
+    own: int
+    scratch: int
+    work: int
+    """Where the parts of a worker's workspace begin, and its size. `own`: what is turned, or its dU."""
+    taps: int
+    """Weights of a filter and channel."""
+    data: int
+    gradient: int
+    back: int
+    turner: int
+    """Addresses of the transforms."""
+
+
+class Plan(NamedTuple):
+    """dw of one layer, as the compiled loops take it."""
+
+    geometry: Geometry
+    by_filters: bool
+    """Whether workers share out the filters alone, and a panel of them goes through all tiles."""
+    record: np.ndarray
+    table: np.ndarray
+    """Where tiles lie in both transforms, one of them turned: intp (BLOCK, 2)."""
+    tiles: np.ndarray
+    """intp (rows + 1, along + 1): the address of the register tile for so many filters and vectors."""
+
+
+@lru_cache(maxsize=1024)
+def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
+    """How to compute dw."""
+    channels, filters = spec.C // spec.groups, spec.K // spec.groups
+    shape = tile_for(spec.OH, spec.OW, spec.R, spec.S)
+    outputs, positions = shape.outputs, shape.positions
+    down, across = -(-spec.OH // outputs), -(-spec.OW // outputs)
+    wide = lanes(dtype)
+    along = min(4 if registers() > 12 else 2, -(-channels // wide))
+    rows = min(registers() // 12 * 12 // along, 12, filters)
+    c_row = -(-channels // wide) * wide
+    turned_row = (c_row // wide | 1) * wide
+    tiles = spec.N * down * across
+    pitch = shape.pitch(across, wide)
+    filter_bytes = positions * c_row * dtype.itemsize
+    data_bytes = tiles * spec.groups * filter_bytes
+    by_filters = tiles <= max(filters, FEW) and tiles <= STRETCH and data_bytes <= TURNED_BYTES
+    fitting = (PANEL_BYTES if data_bytes <= CLOSE_BYTES else 6 * PANEL_BYTES) // filter_bytes
+    panel = panel_of(filters, rows, fitting, threads) if by_filters else filters
+    filter_parts = 1 if by_filters else _filter_parts(channels, filters, along * wide, threads)
+    e_row = (-(-tiles // wide) + 1) * wide if by_filters else BLOCK
+    data_row = (spec.groups * tiles if by_filters else BLOCK) * turned_row
+    sums_row = (panel if by_filters else spec.groups * filters) * c_row
+    v_step, e_step = apart(wide * BLOCK, dtype), apart(panel * e_row, dtype)
+    turned_step, du_step = apart(data_row, dtype), apart(sums_row, dtype)
+    e = positions * v_step
+    own = e + positions * e_step
+    scratch = own + positions * (du_step if by_filters else turned_step)
+    geometry = Geometry(
+        groups=spec.groups, channels=channels, filters=filters, H=spec.H, W=spec.W, top=spec.rows.before,
+        left=spec.cols.before, OH=spec.OH, OW=spec.OW, outputs=outputs, positions=positions, tiles_down=down,
+        tiles_across=across, rows=rows, panel=panel, filter_parts=filter_parts, wide=wide,
+        along=along, channel_parts=threads // filter_parts, c_row=c_row, turned_row=turned_row,
+        du_step=du_step, v_step=v_step, e_step=e_step, turned_step=turned_step, e_row=e_row, pitch=pitch,
+        e=e, own=own, scratch=scratch, work=scratch + shape.height * pitch,
+        taps=spec.R * spec.S, data=data_transform(shape, dtype), gradient=gradient_transform(shape, dtype),
+        back=weight_gradient_transform(shape, dtype), turner=turner(dtype),
+    )  # fmt: skip
+    addresses = np.zeros((rows + 1, along + 1), np.intp)
+    for numbers in {rows, filters % rows} - {0}:
+        for vectors in range(1, along + 1):
+            addresses[numbers, vectors] = tile(Shape(numbers, 1, 1, vectors), dtype)
+    table = np.outer(np.arange(BLOCK), [1, turned_row])
+    return Plan(geometry, by_filters, records([geometry]), readonly(table), readonly(addresses))
+
+
+def _filter_parts(channels: int, filters: int, strip: int, threads: int) -> int:
+    """Among how many workers filters are shared out; the rest of `threads` is for channels.
+
+    Workers with other filters of the same channels transform the same data, and the other way round: the
+    fewer the better. But no part of the channels should be narrower than a register tile.
+    """
+    divisors = (n for n in range(1, threads + 1) if threads % n == 0)
+    allowed = [n for n in divisors if n == threads or channels * n >= strip * threads]
+    return min(allowed, key=lambda n: channels * n + filters * (threads // n))
