@@ -26,7 +26,7 @@ from kernels.winograd_dw_plan import BLOCK, STRETCH, plan
 
 @Kernel
 def sum_products(workers, images, x, dy, zeros, geometry, table, tiles, work, du, further):
-    """du (positions, groups * filters, c_row) = the sums over all tiles.
+    """du (tile_parts, positions, groups * filters, c_row) = the sums over all tiles of a part.
 
     `further` holds those of each stretch but the first, one after the other; it is as large, or not needed.
     """
@@ -36,32 +36,35 @@ def sum_products(workers, images, x, dy, zeros, geometry, table, tiles, work, du
 
 @helper
 def sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du, further):
-    """Those of one worker's part of the filters and channels."""
+    """Those of one worker's part of the tiles, or of the filters and channels."""
     g = geometry[0]
     size = work.itemsize
     base = work.ctypes.data + worker * g.work * size
     e, turned = base + g.e * size, base + g.own * size
-    filter_part, channel_part = worker % g.filter_parts, worker // g.filter_parts
+    blocks = (images * g.tiles_down * g.tiles_across + BLOCK - 1) // BLOCK
+    part, rest = worker % g.tile_parts, worker // g.tile_parts
+    begin = part * blocks // g.tile_parts * BLOCK
+    end = min((part + 1) * blocks // g.tile_parts * BLOCK, images * g.tiles_down * g.tiles_across)
+    filter_part, channel_part = rest % g.filter_parts, rest // g.filter_parts
     panels = (g.filters + g.rows - 1) // g.rows
     k = filter_part * panels // g.filter_parts * g.rows
     filters = min((filter_part + 1) * panels // g.filter_parts * g.rows, g.filters) - k
     vectors = g.c_row // g.wide
     first_channel = channel_part * vectors // g.channel_parts * g.wide
     last_channel = (channel_part + 1) * vectors // g.channel_parts * g.wide
-    total = images * g.tiles_down * g.tiles_across
     for group in range(g.groups):
         filter = group * g.filters + k
-        for first in range(0, total, BLOCK):
-            last = min(first + BLOCK, total)
+        to = part * g.positions * g.du_step + filter * g.c_row
+        for first in range(begin, end, BLOCK):
+            last = min(first + BLOCK, end)
             transform_channels(group, first_channel, last_channel, first, last, x, geometry, base, turned)
             transform_gradients(filter, filters, first, last, dy, geometry, base, e)
-            sums = du if first < STRETCH else further
-            start = zeros.ctypes.data if first % STRETCH == 0 else 0
-            to = sums.ctypes.data + filter * g.c_row * size
+            sums = du if first - begin < STRETCH else further
+            start = zeros.ctypes.data if (first - begin) % STRETCH == 0 else 0
             add_products(filters, first_channel, last_channel, last - first, start, geometry, table, tiles,
-                         e, turned, to, size)  # fmt: skip
-            if first >= STRETCH and (last % STRETCH == 0 or last == total):
-                add_stretch(filter, filters, first_channel, last_channel, geometry, du, further)
+                         e, turned, sums.ctypes.data + to * size, size)  # fmt: skip
+            if first - begin >= STRETCH and ((last - begin) % STRETCH == 0 or last == end):
+                add_sums(filters, first_channel, last_channel, geometry, further[to:], du[to:])
 
 
 @Kernel
@@ -166,14 +169,14 @@ def add_products(
 
 
 @helper
-def add_stretch(first_filter, filters, first_channel, last_channel, geometry, du, further):
-    """du += the sums of a stretch, in a worker's part of the filters and channels."""
+def add_sums(filters, first_channel, last_channel, geometry, some, du):
+    """du += some, in some filters and channels."""
     g = geometry[0]
     for position in range(g.positions):
-        for k in range(first_filter, first_filter + filters):
+        for k in range(filters):
             row = position * g.du_step + k * g.c_row
             for c in range(row + first_channel, row + last_channel):
-                du[c] += further[c]
+                du[c] += some[c]
 
 
 @Kernel
@@ -181,7 +184,10 @@ def transform_back(filters, du, geometry, dw):
     """dw (groups * filters, channels, taps), from du."""
     for k in prange(filters):
         g = geometry[0]
-        transform_filter_back(k, du.ctypes.data + k * g.c_row * du.itemsize, geometry, dw)
+        sums = du[k * g.c_row :]
+        for part in range(1, g.tile_parts):
+            add_sums(1, 0, g.c_row, geometry, sums[part * g.positions * g.du_step :], sums)
+        transform_filter_back(k, sums.ctypes.data, geometry, dw)
 
 
 @helper
@@ -210,9 +216,10 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
             cost, workers, spec.N, x, dy, start, found.record, found.table, found.tiles, work, turned, to
         )
     else:
-        stretched = spec.N * g.tiles_down * g.tiles_across > STRETCH
-        du = workspace("transformed weights", g.positions * g.du_step, x.dtype)
-        further = workspace("sums of stretches", g.positions * g.du_step if stretched else 0, x.dtype)
+        tiles = -(-spec.N * g.tiles_down * g.tiles_across // g.tile_parts)
+        sums = g.tile_parts * g.positions * g.du_step
+        du = workspace("transformed weights", sums, x.dtype)
+        further = workspace("sums of stretches", sums if tiles > STRETCH - BLOCK else 0, x.dtype)
         sum_products(
             cost, workers, spec.N, x, dy, start, found.record, found.table, found.tiles, work, du, further
         )

@@ -31,6 +31,8 @@ CLOSE_BYTES = 12 << 20
 """Of the transforms of the data, where panels of filters may be narrow, and read them often."""
 TURNED_BYTES = 2 * CLOSE_BYTES
 """Of the transforms of the data, at most, where all panels read them."""
+SUMS_BYTES = 1 << 20
+"""Of all sums, at most, where each worker has its own: they stay in its second-level cache."""
 
 
 class Geometry(NamedTuple):
@@ -55,8 +57,10 @@ class Geometry(NamedTuple):
     """Filters that are multiplied at a time."""
     panel: int
     """Filters whose sums a worker has at a time, at most, where workers share out nothing else."""
+    tile_parts: int
+    """Among how many workers tiles are shared out: each has sums of its own, of all filters and channels."""
     filter_parts: int
-    """Where they share out channels, too: among how many the filters."""
+    """Where they share out filters and channels: among how many the filters."""
     wide: int
     along: int
     channel_parts: int
@@ -119,7 +123,9 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     by_filters = tiles <= max(filters, FEW) and tiles <= STRETCH and data_bytes <= TURNED_BYTES
     fitting = (PANEL_BYTES if data_bytes <= CLOSE_BYTES else 6 * PANEL_BYTES) // filter_bytes
     panel = panel_of(filters, rows, fitting, threads) if by_filters else filters
-    filter_parts = 1 if by_filters else _filter_parts(channels, filters, along * wide, threads)
+    sums = spec.groups * filters * filter_bytes
+    tile_parts = threads if tiles >= threads * BLOCK and sums <= SUMS_BYTES else 1
+    filter_parts = 1 if tile_parts > 1 else _filter_parts(channels, filters, along * wide, threads)
     e_row = (-(-tiles // wide) + 1) * wide if by_filters else BLOCK
     data_row = (spec.groups * tiles if by_filters else BLOCK) * turned_row
     sums_row = (panel if by_filters else spec.groups * filters) * c_row
@@ -131,10 +137,10 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=spec.H, W=spec.W, top=spec.rows.before,
         left=spec.cols.before, OH=spec.OH, OW=spec.OW, outputs=outputs, positions=positions, tiles_down=down,
-        tiles_across=across, rows=rows, panel=panel, filter_parts=filter_parts, wide=wide,
-        along=along, channel_parts=threads // filter_parts, c_row=c_row, turned_row=turned_row,
-        du_step=du_step, v_step=v_step, e_step=e_step, turned_step=turned_step, e_row=e_row, pitch=pitch,
-        e=e, own=own, scratch=scratch, work=scratch + shape.height * pitch,
+        tiles_across=across, rows=rows, panel=panel, tile_parts=tile_parts, filter_parts=filter_parts,
+        wide=wide, along=along, channel_parts=threads // (tile_parts * filter_parts), c_row=c_row,
+        turned_row=turned_row, du_step=du_step, v_step=v_step, e_step=e_step, turned_step=turned_step,
+        e_row=e_row, pitch=pitch, e=e, own=own, scratch=scratch, work=scratch + shape.height * pitch,
         taps=spec.R * spec.S, data=data_transform(shape, dtype), gradient=gradient_transform(shape, dtype),
         back=weight_gradient_transform(shape, dtype), turner=turner(dtype),
     )  # fmt: skip

@@ -122,18 +122,23 @@ def test_errors_of_dw_do_not_grow_with_the_tiles() -> None:
 
 
 def test_all_threads_have_a_share() -> None:
-    """Of the filters, where there are few tiles; at batch 80 of the tiles, or in dw of both."""
+    """Of the filters, where there are few tiles; else of the tiles, or in dw of filters and channels."""
     spec = ConvSpec(1, 64, 14, 14, 96, 3, 3, padding=1)
     few, many = (plan(spec.with_batch(images), "forward", FLOAT32, 8) for images in (1, 80))
     assert few.by_filters
     assert -(-96 // few.geometry.panel) == 8
     assert not many.by_filters
     assert many.geometry.panel == 96
-    few, many = (winograd_dw_plan.plan(spec.with_batch(images), FLOAT32, 8) for images in (1, 80))
+    few, many, heavy = (
+        winograd_dw_plan.plan(layer, FLOAT32, 8)
+        for layer in (spec, spec.with_batch(80), ConvSpec(80, 128, 14, 14, 96, 3, 3, padding=1))
+    )
     assert few.by_filters
     assert -(-96 // few.geometry.panel) == 8
     assert not many.by_filters
-    assert many.geometry.filter_parts * many.geometry.channel_parts == 8
+    assert many.geometry.tile_parts == 8
+    assert not heavy.by_filters
+    assert heavy.geometry.filter_parts * heavy.geometry.channel_parts == 8
 
 
 def test_nan_stays_in_its_tiles() -> None:
