@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from kernels import tiled_few, tiled_images
+from kernels import tiled_few, tiled_images, tiled_matrix
 from kernels.jit import Kernel, helper
 from kernels.registry import Op
 from kernels.spec import ConvSpec
@@ -86,7 +86,7 @@ class _Way(NamedTuple):
     """A way to correlate: its function, what that needs to know, and whether it fills all outputs."""
 
     correlate: Callable[[Any, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
-    plan: Plan | tiled_images.Plan | tiled_few.Plan
+    plan: Plan | tiled_images.Plan | tiled_few.Plan | tiled_matrix.Plan
     whole: bool
 
 
@@ -97,11 +97,14 @@ def way(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> _Way | None:
         return None
     asked = spec, op, dtype, threads
     cut, of_images, of_few = Cut.of(*asked), tiled_images.Cut.best(*asked), tiled_few.Cut.of(*asked)
-    least = min(each.cost for each in (cut, of_images, of_few) if each is not None)
+    of_matrix = tiled_matrix.Cut.of_layer(*asked)
+    least = min(each.cost for each in (cut, of_images, of_few, of_matrix) if each is not None)
     if of_few is not None and of_few.cost == least:
         return _Way(tiled_few.correlate, tiled_few.plan(of_few), True)
     if of_images is not None and of_images.cost == least:
         return _Way(tiled_images.correlate, tiled_images.plan(of_images), True)
+    if of_matrix is not None and of_matrix.cost == least:
+        return _Way(tiled_matrix.correlate, tiled_matrix.plan(of_matrix), True)
     return _Way(correlate, plan(cut), cut.asked.whole)
 
 

@@ -1,54 +1,74 @@
-"""Products of matrices by register tiles, for Linear layers: compiled loops share their threads.
+"""Products of matrices by register tiles: Linear layers, and convolutions of 1 x 1 taps at stride 1.
 
 NumPy's BLAS has threads of its own: where they take turns with those of convolutions, either have to be woken
 up, and BLAS shares small products badly.
 
 A panel of columns of the second matrix is packed side by side, some rows at a time, and stays in the cache
 while tiles go down the first one (K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix
-Multiplication", ACM TOMS 34, 2008).
+Multiplication", ACM TOMS 34, 2008). Panels are as even as can be.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange
 
 from kernels.arrays import readonly
 from kernels.jit import Kernel, helper
+from kernels.registry import Op
+from kernels.spec import ConvSpec
 from kernels.threads import active
+from kernels.tiled_axis import Correlation
 from kernels.tiled_copy import lanes_of, load_lanes, size_of, turn, turner
-from kernels.tiled_lay import spans
-from kernels.tiled_plan import shares
+from kernels.tiled_lay import cost_of_pixels, spans, split
+from kernels.tiled_plan import COPIED_VECTOR, TILE, is_pointwise, shares
 from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
-from kernels.tiled_work import whole_lines, workspace, zeros
+from kernels.tiled_work import nothing, whole_lines, workspace, zeros
 
 _DEPTH = 512
 """Products that are summed up at a time: long sums are rounded more."""
-_MOST_VECTORS = 4
 _MOST_NUMBERS = 8
 """Of a tile."""
+_STRIP_BYTES = 64 * 1024
+"""Of panels that are packed at a time, about: outputs that lie further on in a row go to the same pages."""
+
+
+class Product(NamedTuple):
+    """(rows, depth) by (depth, columns), as often as there are units: images and groups, say."""
+
+    rows: int
+    depth: int
+    columns: int
+    upright: bool
+    """Whether rows of the first matrix lie one behind the other."""
+    turned: bool = False
+    """Whether columns of the second one do."""
+    units: int = 1
+    groups: int = 1
+    """First matrices: each unit takes the next one, and after the last the first again."""
 
 
 @dataclass(frozen=True, eq=False)
 class Plan(Recorded):
-    """A product (rows, depth) by (depth, columns); steps in elements."""
+    """How to multiply; steps in elements."""
 
+    rows: int
     depth: int
     columns: int
+    groups: int
+    turned: int
+    """As in `Product`."""
     row_step: int
     depth_step: int
     """In the first matrix."""
-    turned: int
-    """Whether the second one lies in memory the other way round."""
-    panel: int
-    """Columns of a panel: whole vectors."""
     most: int
-    """Rows of it that are packed at a time."""
+    """Rows of a panel that are packed at a time."""
     slices: int
     """Of the rows of a product, so that few panels give work to all threads."""
     workers: int
@@ -62,84 +82,164 @@ class Plan(Recorded):
     turner: int
     """The address of what turns squares."""
     zeros: np.ndarray
-    """What sums begin at."""
+    """What sums begin at, where there is no bias."""
     table: np.ndarray
     """Where numbers and vectors of a product's terms lie, as tiles take it: intp (most, 2)."""
+    panels: np.ndarray
+    """First column, columns of whole vectors, and which of the tiles: intp (panels, 3)."""
+    strips: int
+    """Ranges of panels, each packed at a time."""
     tiles: np.ndarray
-    """First row, and the address of the tile: intp (tiles, 2)."""
+    """First row, and the addresses of the tiles for the widths of panels: intp (tiles, 1 + widths)."""
 
 
-@lru_cache(maxsize=256)
-def plan(
-    rows: int, depth: int, columns: int, upright: bool, turned: bool, dtype: np.dtype, threads: int
-) -> Plan:
-    """How to multiply; the first matrix is `upright` where its rows lie one behind the other."""
+class Cut(NamedTuple):
+    """How a product is cut up, as `threads` share it."""
+
+    product: Product
+    dtype: np.dtype
+    threads: int
+    panels: list[int]
+    """Vectors of each."""
+    strips: int
+    slices: int
+
+    @classmethod
+    def of(cls, product: Product, dtype: np.dtype, threads: int) -> Cut:
+        panels = split(-(-product.columns // lanes(dtype)), 4 if registers() > 12 else 2)
+        panel_bytes = min(product.depth, _DEPTH) * panels[0] * lanes(dtype) * dtype.itemsize
+        fitting = max(1, min(_STRIP_BYTES // panel_bytes, product.units * len(panels) // (4 * threads)))
+        strips = -(-len(panels) // fitting)
+        slices = min(shares(product.units * strips, threads), -(-product.rows // _MOST_NUMBERS))
+        return cls(product, dtype, threads, panels, strips, slices)
+
+    @classmethod
+    def of_layer(cls, spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Cut | None:
+        """Forward or dx as weights by pixels; None where outputs have other inputs than their own place's."""
+        if not is_pointwise(spec):
+            return None
+        asked = Correlation.of(spec, op)
+        sizes = asked.filters, asked.channels, asked.plane[0] * asked.plane[1]
+        product = Product(*sizes, op == "forward", units=spec.N * spec.groups, groups=spec.groups)
+        return cls.of(product, dtype, threads)
+
+    @property
+    def tasks(self) -> int:
+        """Of all threads."""
+        return self.product.units * self.strips * self.slices
+
+    @property
+    def cost(self) -> float:
+        """The time of a thread for its share, in multiplications of vectors, as in `tiled_plan`."""
+        depth = self.product.depth
+        rounds = -(-depth // _DEPTH)
+        products = sum(
+            cost_of_pixels(numbers, vectors) * depth + TILE * rounds
+            for vectors in self.panels
+            for _, numbers in self.spans
+        )
+        copied = COPIED_VECTOR * depth * sum(self.panels)
+        task = (products / self.slices + copied) / self.strips
+        return -(-self.tasks // self.threads) * task
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The rows of tiles."""
+        return list(spans(self.product.rows, min(_MOST_NUMBERS, registers() // self.panels[0])))
+
+
+def plan(cut: Cut) -> Plan:
+    """How to multiply."""
+    product, dtype = cut.product, cut.dtype
     wide = lanes(dtype)
-    vectors = min(_MOST_VECTORS, -(-columns // wide))
-    numbers = min(_MOST_NUMBERS, registers() // vectors)
-    panel, most = vectors * wide, min(depth, _DEPTH)
-    row_step, depth_step = (depth, 1) if upright else (1, rows)
-    spread = list(spans(rows, numbers))
-    shapes = {
-        count: Shape(count, 1, 1, vectors) if upright else Shape(1, count, 1, vectors) for _, count in spread
-    }
-    panels = -(-columns // panel)
-    slices = min(shares(panels, threads), len(spread))
-    of_worker = whole_lines(most * panel)
+    most = min(product.depth, _DEPTH)
+    row_step, depth_step = (product.depth, 1) if product.upright else (1, product.rows)
+    widths = sorted(set(cut.panels))
+    shapes = [
+        [Shape(count, 1, 1, each) if product.upright else Shape(1, count, 1, each) for each in widths]
+        for _, count in cut.spans
+    ]
+    tiles = [
+        (first, *(tile(shape, dtype) for shape in row))
+        for (first, _), row in zip(cut.spans, shapes, strict=True)
+    ]
+    firsts = np.cumsum([0, *cut.panels[:-1]])
+    panels = [
+        (first * wide, vectors * wide, 1 + widths.index(vectors))
+        for first, vectors in zip(firsts, cut.panels, strict=True)
+    ]
+    of_worker = whole_lines(most * -(-len(panels) // cut.strips) * cut.panels[0] * wide)
+    operations = 2 * product.units * product.rows * product.depth * product.columns
     return Plan(
-        depth=depth, columns=columns, row_step=row_step, depth_step=depth_step, turned=turned, panel=panel,
-        most=most, slices=slices, workers=threads, tasks=panels * slices,
-        operations=2 * rows * depth * columns // WORTH_A_LAUNCH, of_worker=of_worker,
-        memory=threads * of_worker, turner=turner(dtype), zeros=zeros(numbers, dtype),
+        rows=product.rows, depth=product.depth, columns=product.columns, groups=product.groups,
+        turned=product.turned, row_step=row_step, depth_step=depth_step, most=most, slices=cut.slices,
+        workers=cut.threads, tasks=cut.tasks, operations=operations // WORTH_A_LAUNCH, of_worker=of_worker,
+        memory=cut.threads * of_worker, turner=turner(dtype), zeros=zeros(_MOST_NUMBERS, dtype),
         table=np.array([(i * depth_step, i) for i in range(most)], np.intp),
-        tiles=np.array([(first, tile(shapes[count], dtype)) for first, count in spread], np.intp),
+        panels=np.array(panels, np.intp), strips=cut.strips, tiles=np.array(tiles, np.intp),
     )  # fmt: skip
 
 
 @Kernel
-def multiply(a, b, out, plan, memory):
-    """out = a times b, both by rows or by columns."""
+def multiply(a, b, bias, out, plan, memory):
+    """out = a times b, both by rows or by columns; each row of a group from its bias on, if there is one."""
     workers, tasks = plan[0].workers, plan[0].tasks
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            multiply_panel(worker, task, a.ctypes.data, b.ctypes.data, out.ctypes.data, plan, memory)
+            multiply_strip(worker, task, a, b.ctypes.data, bias, out.ctypes.data, plan, memory)
 
 
 @helper
-def multiply_panel(worker, task, a, b, out, plan, memory):
-    """One task of it: some rows times a panel; matrices by their addresses."""
+def multiply_strip(worker, task, a, b, bias, out, plan, memory):
+    """One task of it: some rows times some panels."""
     p = plan[0]
-    tiles = matrix(p.tiles)
+    panels, tiles = matrix(p.panels), matrix(p.tiles)
     size = memory.itemsize
-    panel, piece = task // p.slices, task % p.slices
-    column = panel * p.panel
-    columns = min(p.panel, p.columns - column)
+    piece, strip, unit = task % p.slices, task // p.slices % p.strips, task // (p.slices * p.strips)
+    group = unit % p.groups
+    first, last = strip * len(panels) // p.strips, (strip + 1) * len(panels) // p.strips
+    column = panels[first, 0]
     packed = memory.ctypes.data + worker * p.of_worker * size
+    numbers = a.ctypes.data + group * p.rows * p.depth * size
+    source = b + unit * p.depth * p.columns * size
+    target = out + unit * p.rows * p.columns * size
     for begin in range(0, p.depth, p.most):
         depth = min(p.most, p.depth - begin)
-        pack_panel(b, begin, depth, column, columns, p, memory.dtype.type(0), packed)
-        start = p.zeros.address if begin == 0 else 0
+        for n in range(first, last):
+            to = packed + (panels[n, 0] - column) * depth * size
+            pack_panel(source, begin, depth, panels[n, 0], panels[n, 1], p, memory.dtype.type(0), to)
         for i in range(piece * len(tiles) // p.slices, (piece + 1) * len(tiles) // p.slices):
             row = tiles[i, 0]
-            call_emitted(tiles[i, 1], a + (row * p.row_step + begin * p.depth_step) * size, p.row_step,
-                         packed, 0, p.table.address, p.panel, depth,
-                         out + (row * p.columns + column) * size, p.columns, 0, columns, start)  # fmt: skip
+            start = 0
+            if begin == 0:
+                start = bias.ctypes.data + (group * p.rows + row) * size if len(bias) else p.zeros.address
+            s = numbers + (row * p.row_step + begin * p.depth_step) * size
+            for n in range(first, last):
+                at, width = panels[n, 0], panels[n, 1]
+                call_emitted(tiles[i, panels[n, 2]], s, p.row_step, packed + (at - column) * depth * size, 0,
+                             p.table.address, width, depth, target + (row * p.columns + at) * size, p.columns,
+                             0, min(width, p.columns - at), start)  # fmt: skip
 
 
 @helper
-def pack_panel(b, begin, depth, column, columns, p, zero, packed):
+def pack_panel(b, begin, depth, column, width, p, zero, packed):
     """Some rows of a panel; addresses."""
     size, wide = size_of(zero), lanes_of(zero)
+    columns = min(width, p.columns - column)
     if p.turned:
-        turn(
-            zero, p.turner, b + (column * p.depth + begin) * size, columns, p.depth, depth, packed, p.panel, 1
-        )
+        source = b + (column * p.depth + begin) * size
+        turn(zero, p.turner, source, columns, p.depth, depth, packed, width, 1)
         return
     for i in range(depth):
-        source, target = b + ((begin + i) * p.columns + column) * size, packed + i * p.panel * size
+        source, target = b + ((begin + i) * p.columns + column) * size, packed + i * width * size
         for first in range(0, columns, wide):
             inside = (1 << min(wide, columns - first)) - 1
             load_lanes(zero, source + first * size, target + first * size, inside, 0, 0)
+
+
+def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    """out = source correlated with w of 1 x 1 taps, plus bias, if it is not empty."""
+    multiply(plan.operations, w, source, bias, out, plan.record, workspace("work", plan.memory, out.dtype))
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
@@ -147,9 +247,14 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
     `out` is C-contiguous; so are a and b, or what they are the transposes of, else they are copied.
     """
-    found = plan(*a.shape, b.shape[1], not _turned(a), _turned(b), out.dtype, active())
-    memory = workspace("work", found.memory, out.dtype)
-    multiply(found.operations, _in_rows(a), _in_rows(b), out, found.record, memory)
+    (rows, depth), columns = a.shape, b.shape[1]
+    product = Product(rows, depth, columns, not _turned(a), _turned(b))
+    correlate(_planned(product, out.dtype, active()), _in_rows(b), _in_rows(a), nothing(out.dtype), out)
+
+
+@lru_cache(maxsize=256)
+def _planned(product: Product, dtype: np.dtype, threads: int) -> Plan:
+    return plan(Cut.of(product, dtype, threads))
 
 
 def _turned(array: np.ndarray) -> bool:

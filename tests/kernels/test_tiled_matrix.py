@@ -9,7 +9,7 @@ import pytest
 from other_cpus import on_other_cpus, run_on
 
 from kernels import jit
-from kernels.tiled_matrix import matmul, plan
+from kernels.tiled_matrix import Cut, Product, matmul
 
 SHAPES = [(1, 1, 1), (2, 3, 5), (7, 600, 33), (19, 17, 64), (13, 1100, 70), (40, 5, 129)]
 """Rows, depth, columns: parts of tiles and of panels, and more terms than are summed at a time."""
@@ -53,9 +53,9 @@ def test_views_of_larger_matrices():
 
 def test_all_threads_get_work():
     for rows, columns in ((32, 64), (256, 48), (32, 2048)):
-        found = plan(rows, 500, columns, True, False, np.dtype(np.float32), 2)
-        assert found.tasks >= 2
-        assert found.tasks % 2 == 0 or found.tasks >= 4
+        cut = Cut.of(Product(rows, 500, columns, upright=True), np.dtype(np.float32), 2)
+        assert cut.tasks >= 2
+        assert cut.tasks % 2 == 0 or cut.tasks >= 4
 
 
 @on_other_cpus
