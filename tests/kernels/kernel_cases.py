@@ -83,6 +83,7 @@ POOLS = {
     "max 1x1": PoolSpec("max", 2, 2, 3, 4, 1, 1),
     "max height 1": PoolSpec("max", 2, 2, 1, 9, 1, 3, stride=(1, 2), padding=((0, 0), (1, 1))),
     "avg": PoolSpec("avg", 2, 3, 6, 4, 2, 2),
+    "avg kernel is input, many taps": PoolSpec("avg", 2, 3, 9, 11, 9, 11),
     "avg 3x3 s1": PoolSpec("avg", 2, 2, 6, 5, 3, 3, stride=1, padding=1),
     "avg 3x3 s1, exclude": PoolSpec("avg", 2, 2, 6, 5, 3, 3, stride=1, padding=1, count_include_pad=False),
     "avg overlapping": PoolSpec("avg", 2, 2, 7, 7, 3, 3, stride=2),
