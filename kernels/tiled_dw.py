@@ -4,6 +4,8 @@ dy is turned so that vectors lie along filters. A tile's numbers are the taps of
 of x, or, on small planes, some channels at one tap: then x is read where it lies, without what falls on
 padding.
 
+Where there is one tap and all pixels are read, dw is a product of matrices, dy times x: see `tiled_matrix`.
+
 Each worker sums over its images; then the workers' sums are added, and turned back. Where there are few
 images, workers share their channels. db is summed from the turned dy, too: reading dy once more takes up to a
 quarter of the time.
@@ -20,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange
 
-from kernels import tiled_dots
+from kernels import tiled_dots, tiled_matrix
 from kernels.arrays import records
 from kernels.jit import Kernel, helper, is_launched
 from kernels.spec import ConvSpec
@@ -44,6 +46,8 @@ _TURNED = 12
 _SETTING_OUT = 7000
 """What turning a vector of dy takes, and what tiles take at the least, in multiplications of vectors: see
 `tiled_dots`."""
+_AS_DOTS = 0.6
+"""Of a product's cost, what dots may cost instead: fitted to some 1,000 calls on Zen 4."""
 _LEAST_FULL = 0.7
 """Share of such a tile's numbers that channels must fill."""
 
@@ -416,9 +420,21 @@ def dots_pay(spec: ConvSpec, dtype: np.dtype, threads: int) -> bool:
     return tiled_dots.Cut.of(spec, dtype, threads, True).cost < tiles
 
 
+@lru_cache(maxsize=1024)
+def matrix_plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> tiled_matrix.Plan | None:
+    """How dw is a product of matrices, unless it is none, or dots cost less."""
+    cut = tiled_matrix.Cut.of_dw(spec, dtype, threads)
+    if cut is None or tiled_dots.Cut.of(spec, dtype, threads, True).cost < _AS_DOTS * cut.cost:
+        return None
+    return tiled_matrix.plan(cut)
+
+
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
     """dw, from x and dy."""
-    if dots_pay(spec, x.dtype, active()):
+    asked = spec, x.dtype, active()
+    if (found := matrix_plan(*asked)) is not None:
+        tiled_matrix.conv_dw_db(found, dy, x, dw, np.empty(0, x.dtype))
+    elif dots_pay(*asked):
         tiled_dots.conv_dw(spec, dy, x, dw)
     else:
         _sum_weights(spec, dy, x, dw)
@@ -426,12 +442,16 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
 
 def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
     """dw and db."""
-    if dots_pay(spec, x.dtype, active()):
+    asked = spec, x.dtype, active()
+    if (found := matrix_plan(*asked)) is not None:
+        tiled_matrix.conv_dw_db(found, dy, x, dw, db)
+        return
+    if dots_pay(*asked):
         tiled_dots.conv_dw_db(spec, dy, x, dw, db)
         return
-    memory, found = _sum_weights(spec, dy, x, dw, with_db=True)
-    sums = memory[found.db : found.memory].reshape(found.workers, found.groups, found.padded)
-    np.add.reduce(sums[:, :, : found.filters], axis=0, out=db.reshape(found.groups, found.filters))
+    memory, tiles = _sum_weights(spec, dy, x, dw, with_db=True)
+    sums = memory[tiles.db : tiles.memory].reshape(tiles.workers, tiles.groups, tiles.padded)
+    np.add.reduce(sums[:, :, : tiles.filters], axis=0, out=db.reshape(tiles.groups, tiles.filters))
 
 
 def _sum_weights(

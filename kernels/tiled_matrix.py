@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import carray, prange
 
 from kernels.arrays import readonly
 from kernels.jit import Kernel, helper
@@ -26,7 +26,7 @@ from kernels.tiled_axis import Correlation
 from kernels.tiled_copy import lanes_of, load_lanes, size_of, turn, turner
 from kernels.tiled_lay import cost_of_pixels, spans, split
 from kernels.tiled_plan import COPIED_VECTOR, TILE, is_pointwise, shares
-from kernels.tiled_record import Recorded, matrix
+from kernels.tiled_record import Recorded, matrix, pointer
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import nothing, whole_lines, workspace, zeros
@@ -52,6 +52,8 @@ class Product(NamedTuple):
     units: int = 1
     groups: int = 1
     """First matrices: each unit takes the next one, and after the last the first again."""
+    images: int = 1
+    """Products whose sum is wanted; of each image the matrices of all groups lie side by side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +69,15 @@ class Plan(Recorded):
     row_step: int
     depth_step: int
     """In the first matrix."""
+    images: int
+    """As in `Product`."""
+    together: int
+    """Images whose products are summed up at a time."""
+    a_image: int
+    b_image: int
+    """From an image to the next."""
     most: int
-    """Rows of a panel that are packed at a time."""
+    """Rows of a panel that are packed at a time, of an image."""
     slices: int
     """Of the rows of a product, so that few panels give work to all threads."""
     workers: int
@@ -84,7 +93,7 @@ class Plan(Recorded):
     zeros: np.ndarray
     """What sums begin at, where there is no bias."""
     table: np.ndarray
-    """Where numbers and vectors of a product's terms lie, as tiles take it: intp (most, 2)."""
+    """Where numbers and vectors of a product's terms lie, as tiles take it: intp (together * most, 2)."""
     panels: np.ndarray
     """First column, columns of whole vectors, and which of the tiles: intp (panels, 3)."""
     strips: int
@@ -123,6 +132,14 @@ class Cut(NamedTuple):
         product = Product(*sizes, op == "forward", units=spec.N * spec.groups, groups=spec.groups)
         return cls.of(product, dtype, threads)
 
+    @classmethod
+    def of_dw(cls, spec: ConvSpec, dtype: np.dtype, threads: int) -> Cut | None:
+        """dw as dy by x turned, summed over the images; None as in `of_layer`."""
+        if not is_pointwise(spec):
+            return None
+        sizes = spec.K // spec.groups, spec.H * spec.W, spec.C // spec.groups
+        return cls.of(Product(*sizes, True, True, spec.groups, spec.groups, spec.N), dtype, threads)
+
     @property
     def tasks(self) -> int:
         """Of all threads."""
@@ -131,8 +148,8 @@ class Cut(NamedTuple):
     @property
     def cost(self) -> float:
         """The time of a thread for its share, in multiplications of vectors, as in `tiled_plan`."""
-        depth = self.product.depth
-        rounds = -(-depth // _DEPTH)
+        depth = self.product.depth * self.product.images
+        rounds = -(-self.product.images // self.together) * -(-self.product.depth // _DEPTH)
         products = sum(
             cost_of_pixels(numbers, vectors) * depth + TILE * rounds
             for vectors in self.panels
@@ -141,6 +158,11 @@ class Cut(NamedTuple):
         copied = COPIED_VECTOR * depth * sum(self.panels)
         task = (products / self.slices + copied) / self.strips
         return -(-self.tasks // self.threads) * task
+
+    @property
+    def together(self) -> int:
+        """Images whose products are summed up at a time."""
+        return max(1, min(self.product.images, _DEPTH // self.product.depth))
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -168,29 +190,37 @@ def plan(cut: Cut) -> Plan:
         (first * wide, vectors * wide, 1 + widths.index(vectors))
         for first, vectors in zip(firsts, cut.panels, strict=True)
     ]
-    of_worker = whole_lines(most * -(-len(panels) // cut.strips) * cut.panels[0] * wide)
-    operations = 2 * product.units * product.rows * product.depth * product.columns
+    of_worker = whole_lines(cut.together * most * -(-len(panels) // cut.strips) * cut.panels[0] * wide)
+    a_image, b_image = (product.groups * product.depth * each for each in (product.rows, product.columns))
+    operations = 2 * product.units * product.images * product.rows * product.depth * product.columns
     return Plan(
         rows=product.rows, depth=product.depth, columns=product.columns, groups=product.groups,
-        turned=product.turned, row_step=row_step, depth_step=depth_step, most=most, slices=cut.slices,
+        turned=product.turned, row_step=row_step, depth_step=depth_step, images=product.images,
+        together=cut.together, a_image=a_image, b_image=b_image, most=most, slices=cut.slices,
         workers=cut.threads, tasks=cut.tasks, operations=operations // WORTH_A_LAUNCH, of_worker=of_worker,
         memory=cut.threads * of_worker, turner=turner(dtype), zeros=zeros(_MOST_NUMBERS, dtype),
-        table=np.array([(i * depth_step, i) for i in range(most)], np.intp),
+        table=np.array(
+            [(n * a_image + i * depth_step, n * most + i) for n in range(cut.together) for i in range(most)],
+            np.intp,
+        ),
         panels=np.array(panels, np.intp), strips=cut.strips, tiles=np.array(tiles, np.intp),
     )  # fmt: skip
 
 
 @Kernel
-def multiply(a, b, bias, out, plan, memory):
-    """out = a times b, both by rows or by columns; each row of a group from its bias on, if there is one."""
+def multiply(a, b, bias, out, row_sums, plan, memory):
+    """out = a times b, both by rows or by columns; each row of a group from its bias on, if there is one.
+
+    `row_sums` (groups * rows), unless empty: those of a, where it is upright.
+    """
     workers, tasks = plan[0].workers, plan[0].tasks
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
-            multiply_strip(worker, task, a, b.ctypes.data, bias, out.ctypes.data, plan, memory)
+            multiply_strip(worker, task, a, b.ctypes.data, bias, out.ctypes.data, row_sums, plan, memory)
 
 
 @helper
-def multiply_strip(worker, task, a, b, bias, out, plan, memory):
+def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
     """One task of it: some rows times some panels."""
     p = plan[0]
     panels, tiles = matrix(p.panels), matrix(p.tiles)
@@ -198,27 +228,55 @@ def multiply_strip(worker, task, a, b, bias, out, plan, memory):
     piece, strip, unit = task % p.slices, task // p.slices % p.strips, task // (p.slices * p.strips)
     group = unit % p.groups
     first, last = strip * len(panels) // p.strips, (strip + 1) * len(panels) // p.strips
+    begin_tile, end_tile = piece * len(tiles) // p.slices, (piece + 1) * len(tiles) // p.slices
     column = panels[first, 0]
     packed = memory.ctypes.data + worker * p.of_worker * size
-    numbers = a.ctypes.data + group * p.rows * p.depth * size
-    source = b + unit * p.depth * p.columns * size
     target = out + unit * p.rows * p.columns * size
-    for begin in range(0, p.depth, p.most):
-        depth = min(p.most, p.depth - begin)
-        for n in range(first, last):
-            to = packed + (panels[n, 0] - column) * depth * size
-            pack_panel(source, begin, depth, panels[n, 0], panels[n, 1], p, memory.dtype.type(0), to)
-        for i in range(piece * len(tiles) // p.slices, (piece + 1) * len(tiles) // p.slices):
-            row = tiles[i, 0]
-            start = 0
-            if begin == 0:
-                start = bias.ctypes.data + (group * p.rows + row) * size if len(bias) else p.zeros.address
-            s = numbers + (row * p.row_step + begin * p.depth_step) * size
+    for image in range(0, p.images, p.together):
+        images = min(p.together, p.images - image)
+        numbers = a.ctypes.data + (image * p.a_image + group * p.rows * p.depth) * size
+        source = b + (image * p.b_image + unit * p.depth * p.columns) * size
+        for begin in range(0, p.depth, p.most):
+            depth = min(p.most, p.depth - begin)
+            terms = images * depth
+            fresh = image == 0 and begin == 0
             for n in range(first, last):
                 at, width = panels[n, 0], panels[n, 1]
-                call_emitted(tiles[i, panels[n, 2]], s, p.row_step, packed + (at - column) * depth * size, 0,
-                             p.table.address, width, depth, target + (row * p.columns + at) * size, p.columns,
-                             0, min(width, p.columns - at), start)  # fmt: skip
+                for i in range(images):
+                    to = packed + ((at - column) * terms + i * depth * width) * size
+                    pack_panel(source + i * p.b_image * size, begin, depth, at, width, p,
+                               memory.dtype.type(0), to)  # fmt: skip
+            for i in range(begin_tile, end_tile):
+                row = tiles[i, 0]
+                start = 0
+                if fresh:
+                    start = bias.ctypes.data + (group * p.rows + row) * size if len(bias) else p.zeros.address
+                s = numbers + (row * p.row_step + begin * p.depth_step) * size
+                for n in range(first, last):
+                    at, width = panels[n, 0], panels[n, 1]
+                    call_emitted(tiles[i, panels[n, 2]], s, p.row_step, packed + (at - column) * terms * size,
+                                 0, p.table.address, width, terms, target + (row * p.columns + at) * size,
+                                 p.columns, 0, min(width, p.columns - at), start)  # fmt: skip
+            if len(row_sums) and strip == 0:
+                end = tiles[end_tile, 0] if end_tile < len(tiles) else p.rows
+                for row in range(tiles[begin_tile, 0], end):
+                    total = memory.dtype.type(0)
+                    for i in range(images):
+                        place = numbers + (i * p.a_image + row * p.depth + begin) * size
+                        total += sum_of(place, depth, memory)
+                    if not fresh:
+                        total += row_sums[group * p.rows + row]
+                    row_sums[group * p.rows + row] = total
+
+
+@helper
+def sum_of(address, count, like):
+    """The sum of so many numbers from an address on, of the dtype of an array."""
+    numbers = carray(pointer(address), (count,), like.dtype)
+    total = like.dtype.type(0)
+    for i in range(count):
+        total += numbers[i]
+    return total
 
 
 @helper
@@ -239,7 +297,14 @@ def pack_panel(b, begin, depth, column, width, p, zero, packed):
 
 def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
     """out = source correlated with w of 1 x 1 taps, plus bias, if it is not empty."""
-    multiply(plan.operations, w, source, bias, out, plan.record, workspace("work", plan.memory, out.dtype))
+    memory, no_sums = workspace("work", plan.memory, out.dtype), np.empty(0, out.dtype)
+    multiply(plan.operations, w, source, bias, out, no_sums, plan.record, memory)
+
+
+def conv_dw_db(plan: Plan, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
+    """dw = the sum of dy times x turned; and db, unless it is empty."""
+    memory = workspace("work", plan.memory, dw.dtype)
+    multiply(plan.operations, dy, x, nothing(dw.dtype), dw, db, plan.record, memory)
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:

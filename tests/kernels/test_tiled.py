@@ -25,6 +25,7 @@ from kernels import (
 )
 from kernels.problem import Problem
 from kernels.registry import ops_of
+from kernels.threads import active
 from kernels.tiled_axis import Correlation, dx_taps, forward_taps
 from kernels.tiled_lay import lay_filters, lay_pixels
 from kernels.tiled_plan import Cut, in_long_rows, plan
@@ -245,9 +246,14 @@ def test_dw_takes_every_tap_once():
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS.keys())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_all_ways_to_dw_are_right(spec, dtype, monkeypatch):
-    """Tiles, on a copy and without one, and dots, whichever would pay; for one image and for many."""
+    """Tiles, on a copy and without one, dots, and products of matrices, whichever would pay."""
     for images in (spec.N, 37):
-        problem = Problem.integers(replace(spec, N=images), "dw", dtype)
+        asked = replace(spec, N=images)
+        problem = Problem.integers(asked, "dw", dtype)
+        cut = tiled_matrix.Cut.of_dw(asked, np.dtype(dtype), active())
+        monkeypatch.setattr(tiled_dw, "matrix_plan", lambda *_, cut=cut: cut and tiled_matrix.plan(cut))
+        assert problem.judge("tiled", problem.run("tiled")).wrong is None
+        monkeypatch.setattr(tiled_dw, "matrix_plan", lambda *_: None)
         for dots, inside in ((False, False), (False, True), (True, False)):
             monkeypatch.setattr(tiled_dw, "dots_pay", lambda *_, dots=dots: dots)
             monkeypatch.setattr(tiled_dw, "_inside_pays", lambda *_, inside=inside: inside)
