@@ -24,7 +24,7 @@ from kernels.tiled_axis import Correlation, Inside
 from kernels.tiled_copy import lanes_of, turn
 from kernels.tiled_lay import cost_of_pixels, most_vectors
 from kernels.tiled_pack import Packing, packed
-from kernels.tiled_plan import PACKED_WEIGHT, shares
+from kernels.tiled_plan import packing_cost, shares
 from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes, multiplications_a_cycle
@@ -144,8 +144,8 @@ class Cut(NamedTuple):
         inputs = beside * _TURNED * self.asked.inputs * self.together
         task = -(-len(self.firsts) // self.slices) * panel + inputs
         far = 1 + _FARTHER * max(0.0, math.log2(self.room / _NEAR_BYTES))
-        weights = PACKED_WEIGHT * self.spec.groups * self.asked.filters * self.asked.weights
-        return -(-self.tasks // self.threads) * task * far + weights / self.threads
+        share = -(-self.tasks // self.threads) * task * far
+        return share + packing_cost(self.asked, self.spec.groups, self.threads)
 
 
 def plan(cut: Cut) -> Plan:

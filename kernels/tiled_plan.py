@@ -31,8 +31,9 @@ _TURNED_TILE = 400
 COPIED_VECTOR = 25
 """What a tile takes besides its taps, one that is turned, and a vector that is copied, in multiplications of
 vectors: fitted to the times of some 4,600 calls, as are those in `tiled_images`."""
-PACKED_WEIGHT = 8
-"""The same for a weight that is packed: fitted to 1,600 calls with 1 x 1 taps, on Zen 4."""
+_PACKING = 8000
+_PACKED_WEIGHT = 3
+"""The same for packing weights, and for each of them: fitted to 1,600 calls with 1 x 1 taps, on Zen 4."""
 
 
 class Part(NamedTuple):
@@ -157,8 +158,9 @@ class Cut(NamedTuple):
         tiles = each * sum(len(part.tiles) for part in self.laid) * len(self.panels)
         copied = copy.channels * len(copy.phases) * copy.rows * len(copy.chunks)
         task = (self.asked.channels * sums + tiles) / self.slices + COPIED_VECTOR * copied
-        weights = PACKED_WEIGHT * self.spec.groups * self.asked.filters * self.asked.weights
-        return -(-self.tasks // self.threads) * task + weights / self.threads
+        return -(-self.tasks // self.threads) * task + packing_cost(
+            self.asked, self.spec.groups, self.threads
+        )
 
 
 def plan(cut: Cut) -> Plan:
@@ -182,6 +184,11 @@ def plan(cut: Cut) -> Plan:
         table=np.concatenate(tables), tiles=_tiles(laid),
         addresses=np.array([[tile(each, dtype) for each in row] for part in laid for row in part.shapes]),
     )  # fmt: skip
+
+
+def packing_cost(asked: Correlation, groups: int, threads: int) -> float:
+    """What packing the weights takes, as in `Cut.cost`."""
+    return _PACKING + _PACKED_WEIGHT * groups * asked.filters * asked.weights / threads
 
 
 def is_pointwise(spec: ConvSpec) -> bool:
