@@ -116,7 +116,7 @@ class Cut(NamedTuple):
     @classmethod
     def of(cls, product: Product, dtype: np.dtype, threads: int) -> Cut:
         panels = split(-(-product.columns // lanes(dtype)), 4 if registers() > 12 else 2)
-        panel_bytes = min(product.depth, _DEPTH) * panels[0] * lanes(dtype) * dtype.itemsize
+        panel_bytes = min(product.depth * product.images, _DEPTH) * panels[0] * lanes(dtype) * dtype.itemsize
         fitting = max(1, min(_STRIP_BYTES // panel_bytes, product.units * len(panels) // (4 * threads)))
         strips = -(-len(panels) // fitting)
         slices = min(shares(product.units * strips, threads), -(-product.rows // _MOST_NUMBERS))
@@ -228,7 +228,7 @@ def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
     piece, strip, unit = task % p.slices, task // p.slices % p.strips, task // (p.slices * p.strips)
     group = unit % p.groups
     first, last = strip * len(panels) // p.strips, (strip + 1) * len(panels) // p.strips
-    begin_tile, end_tile = piece * len(tiles) // p.slices, (piece + 1) * len(tiles) // p.slices
+    upper, lower = piece * len(tiles) // p.slices, (piece + 1) * len(tiles) // p.slices
     column = panels[first, 0]
     packed = memory.ctypes.data + worker * p.of_worker * size
     target = out + unit * p.rows * p.columns * size
@@ -241,12 +241,10 @@ def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
             terms = images * depth
             fresh = image == 0 and begin == 0
             for n in range(first, last):
-                at, width = panels[n, 0], panels[n, 1]
-                for i in range(images):
-                    to = packed + ((at - column) * terms + i * depth * width) * size
-                    pack_panel(source + i * p.b_image * size, begin, depth, at, width, p,
-                               memory.dtype.type(0), to)  # fmt: skip
-            for i in range(begin_tile, end_tile):
+                to = packed + (panels[n, 0] - column) * terms * size
+                pack_panel(source, images, begin, depth, panels[n, 0], panels[n, 1], p,
+                           memory.dtype.type(0), to)  # fmt: skip
+            for i in range(upper, lower):
                 row = tiles[i, 0]
                 start = 0
                 if fresh:
@@ -258,41 +256,46 @@ def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
                                  0, p.table.address, width, terms, target + (row * p.columns + at) * size,
                                  p.columns, 0, min(width, p.columns - at), start)  # fmt: skip
             if len(row_sums) and strip == 0:
-                end = tiles[end_tile, 0] if end_tile < len(tiles) else p.rows
-                for row in range(tiles[begin_tile, 0], end):
-                    total = memory.dtype.type(0)
-                    for i in range(images):
-                        place = numbers + (i * p.a_image + row * p.depth + begin) * size
-                        total += sum_of(place, depth, memory)
-                    if not fresh:
-                        total += row_sums[group * p.rows + row]
-                    row_sums[group * p.rows + row] = total
+                above, below = tiles[upper, 0], tiles[lower, 0] if lower < len(tiles) else p.rows
+                sums = row_sums[group * p.rows + above : group * p.rows + below]
+                place = numbers + (above * p.depth + begin) * size
+                add_rows(place, images, depth, fresh, p, sums)
 
 
 @helper
-def sum_of(address, count, like):
-    """The sum of so many numbers from an address on, of the dtype of an array."""
-    numbers = carray(pointer(address), (count,), like.dtype)
-    total = like.dtype.type(0)
-    for i in range(count):
-        total += numbers[i]
-    return total
-
-
-@helper
-def pack_panel(b, begin, depth, column, width, p, zero, packed):
-    """Some rows of a panel; addresses."""
+def pack_panel(b, images, begin, depth, column, width, p, zero, packed):
+    """Some rows of a panel, image by image; addresses."""
     size, wide = size_of(zero), lanes_of(zero)
     columns = min(width, p.columns - column)
-    if p.turned:
-        source = b + (column * p.depth + begin) * size
-        turn(zero, p.turner, source, columns, p.depth, depth, packed, width, 1)
-        return
-    for i in range(depth):
-        source, target = b + ((begin + i) * p.columns + column) * size, packed + i * width * size
-        for first in range(0, columns, wide):
-            inside = (1 << min(wide, columns - first)) - 1
-            load_lanes(zero, source + first * size, target + first * size, inside, 0, 0)
+    for image in range(images):
+        source = b + image * p.b_image * size
+        if p.turned:
+            turn(zero, p.turner, source + (column * p.depth + begin) * size, columns, p.depth, depth, packed,
+                 width, 1)  # fmt: skip
+            packed += depth * width * size
+            continue
+        for i in range(begin, begin + depth):
+            row = source + (i * p.columns + column) * size
+            for first in range(0, columns, wide):
+                inside = (1 << min(wide, columns - first)) - 1
+                load_lanes(zero, row + first * size, packed + first * size, inside, 0, 0)
+            packed += width * size
+
+
+@helper
+def add_rows(address, images, count, fresh, p, sums):
+    """sums += those of so many numbers of each row, which follow each other from an address on."""
+    size = sums.itemsize
+    for row in range(len(sums)):
+        total = sums.dtype.type(0) if fresh else sums[row]
+        for image in range(images):
+            place = pointer(address + (image * p.a_image + row * p.depth) * size)
+            numbers = carray(place, (count,), sums.dtype)
+            part = sums.dtype.type(0)
+            for i in range(count):
+                part += numbers[i]
+            total += part
+        sums[row] = total
 
 
 def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
