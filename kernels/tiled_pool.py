@@ -7,7 +7,7 @@ from numba import prange
 
 from kernels import numba_pool
 from kernels.arrays import check_positions, readonly
-from kernels.jit import Kernel, helper
+from kernels.jit import Kernel, helper, in_order
 from kernels.spec import PoolSpec
 from kernels.tiled_pool_emit import maxima_dx
 from kernels.tiled_pool_plan import Plan, forward, means_backward, one_divisor, shares
@@ -53,6 +53,12 @@ def scatter_over_planes(dy, y_size, indices, dx, x_size, strays, address):
         )  # fmt: skip
 
 
+@in_order
+def quotient(number, count):
+    """Not the number times the inverse, which would be rounded twice."""
+    return number / count
+
+
 @Kernel
 def means_of_planes(x, y):
     """y (planes,) = the mean of each plane of x (planes, pixels)."""
@@ -60,14 +66,14 @@ def means_of_planes(x, y):
         total = x.dtype.type(0)
         for pixel in range(x.shape[1]):
             total += x[plane, pixel]
-        y[plane] = total / x.shape[1]
+        y[plane] = quotient(total, x.shape[1])
 
 
 @Kernel
 def spread_over_planes(dy, dx):
     """Each number in a plane of dx (planes, pixels) = its share of dy (planes,)."""
     for plane in prange(len(dy)):
-        share = dx.dtype.type(dy[plane] / dx.shape[1])
+        share = dx.dtype.type(quotient(dy[plane], dx.shape[1]))
         for pixel in range(dx.shape[1]):
             dx[plane, pixel] = share
 
