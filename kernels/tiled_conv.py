@@ -96,16 +96,16 @@ def way(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> _Way | None:
     if not Correlation.of(spec, op).parts:
         return None
     asked = spec, op, dtype, threads
-    cut, of_images, of_few = Cut.of(*asked), tiled_images.Cut.best(*asked), tiled_few.Cut.of(*asked)
-    of_matrix = tiled_matrix.Cut.of_layer(*asked)
-    least = min(each.cost for each in (cut, of_images, of_few, of_matrix) if each is not None)
-    if of_few is not None and of_few.cost == least:
-        return _Way(tiled_few.correlate, tiled_few.plan(of_few), True)
-    if of_images is not None and of_images.cost == least:
-        return _Way(tiled_images.correlate, tiled_images.plan(of_images), True)
-    if of_matrix is not None and of_matrix.cost == least:
-        return _Way(tiled_matrix.correlate, tiled_matrix.plan(of_matrix), True)
-    return _Way(correlate, plan(cut), cut.asked.whole)
+    blocks = Cut.of(*asked)
+    ways: list[tuple[Any, Any, Any, bool]] = [
+        (tiled_few.Cut.of(*asked), tiled_few.correlate, tiled_few.plan, True),
+        (tiled_images.Cut.best(*asked), tiled_images.correlate, tiled_images.plan, True),
+        (tiled_matrix.Cut.of_layer(*asked), tiled_matrix.correlate, tiled_matrix.plan, True),
+        (blocks, correlate, plan, blocks.asked.whole),
+    ]
+    possible = (each for each in ways if each[0] is not None)
+    cut, computes, planned, whole = min(possible, key=lambda each: each[0].cost)
+    return _Way(computes, planned(cut), whole)
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:

@@ -27,7 +27,7 @@ from kernels.tiled_copy import lanes_of, load_lanes, size_of, turn, turner
 from kernels.tiled_lay import cost_of_pixels, spans, split
 from kernels.tiled_plan import COPIED_VECTOR, TILE, is_pointwise, shares
 from kernels.tiled_record import Recorded, matrix, pointer
-from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
+from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, most_along, registers, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import nothing, whole_lines, workspace, zeros
 
@@ -115,7 +115,7 @@ class Cut(NamedTuple):
 
     @classmethod
     def of(cls, product: Product, dtype: np.dtype, threads: int) -> Cut:
-        panels = split(-(-product.columns // lanes(dtype)), 4 if registers() > 12 else 2)
+        panels = split(-(-product.columns // lanes(dtype)), most_along())
         panel_bytes = min(product.depth * product.images, _DEPTH) * panels[0] * lanes(dtype) * dtype.itemsize
         fitting = max(1, min(_STRIP_BYTES // panel_bytes, product.units * len(panels) // (4 * threads)))
         strips = -(-len(panels) // fitting)

@@ -66,6 +66,11 @@ def registers() -> int:
     return 28 if vector_bits() == 512 else 12
 
 
+def most_along() -> int:
+    """Vectors side by side, of a tile with room for several numbers."""
+    return 4 if registers() > 12 else 2
+
+
 @lru_cache(maxsize=256)
 def tile(shape: Shape, dtype: np.dtype) -> int:
     """The address of the compiled tile."""

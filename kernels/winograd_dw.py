@@ -20,7 +20,7 @@ from kernels.tiled_copy import turn
 from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace, zeros
-from kernels.winograd_conv import transform_plane
+from kernels.winograd_conv import transform_channel, transform_plane
 from kernels.winograd_dw_plan import BLOCK, STRETCH, plan
 
 
@@ -122,14 +122,11 @@ def transform_channels(group, first_channel, last_channel, first, last, x, geome
     g = geometry[0]
     size = x.itemsize
     zero = x.dtype.type(0)
-    plane = g.H * g.W * size
     for c in range(first_channel, last_channel, g.wide):
         count = min(g.wide, g.channels - c)
         for i in range(count):
-            transform_plane(g.data, x.ctypes.data + (group * g.channels + c + i) * plane,
-                            g.groups * g.channels * plane, g.H, g.W, g.top, g.left, first, last,
-                            g.tiles_down, g.tiles_across, g.outputs, base + g.scratch * size, g.pitch,
-                            base + i * BLOCK * size, g.v_step, size)  # fmt: skip
+            transform_channel(group * g.channels + c + i, first, last, x, geometry, base + g.scratch * size,
+                              base + i * BLOCK * size)  # fmt: skip
         for position in range(g.positions):
             turn(zero, g.turner, base + position * g.v_step * size, count, BLOCK, last - first,
                  to + (position * g.turned_step + c) * size, g.turned_row, 1)  # fmt: skip

@@ -16,9 +16,9 @@ import numpy as np
 from kernels.arrays import readonly, records
 from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
-from kernels.tiled_tile import Shape, registers, tile
+from kernels.tiled_tile import most_along
 from kernels.tiled_vectors import lanes
-from kernels.winograd_plan import PANEL_BYTES, apart, panel_of, tile_for
+from kernels.winograd_plan import PANEL_BYTES, apart, panel_of, rows_of, tile_addresses, tile_for
 from kernels.winograd_transforms import data_transform, gradient_transform, weight_gradient_transform
 
 BLOCK = 64
@@ -29,6 +29,8 @@ FEW = 4 * BLOCK
 """Tiles whose transforms stay close anyway."""
 CLOSE_BYTES = 12 << 20
 """Of the transforms of the data, where panels of filters may be narrow, and read them often."""
+WIDE_PANEL_BYTES = 6 * PANEL_BYTES
+"""Of dU of a panel where they are more: they come from far away, and are read less often."""
 TURNED_BYTES = 2 * CLOSE_BYTES
 """Of the transforms of the data, at most, where all panels read them."""
 SUMS_BYTES = 1 << 20
@@ -112,8 +114,8 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     outputs, positions = shape.outputs, shape.positions
     down, across = -(-spec.OH // outputs), -(-spec.OW // outputs)
     wide = lanes(dtype)
-    along = min(4 if registers() > 12 else 2, -(-channels // wide))
-    rows = min(registers() // 12 * 12 // along, 12, filters)
+    along = min(most_along(), -(-channels // wide))
+    rows = rows_of(along, filters)
     c_row = -(-channels // wide) * wide
     turned_row = (c_row // wide | 1) * wide
     tiles = spec.N * down * across
@@ -121,7 +123,7 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     filter_bytes = positions * c_row * dtype.itemsize
     data_bytes = tiles * spec.groups * filter_bytes
     by_filters = tiles <= max(filters, FEW) and tiles <= STRETCH and data_bytes <= TURNED_BYTES
-    fitting = (PANEL_BYTES if data_bytes <= CLOSE_BYTES else 6 * PANEL_BYTES) // filter_bytes
+    fitting = (PANEL_BYTES if data_bytes <= CLOSE_BYTES else WIDE_PANEL_BYTES) // filter_bytes
     panel = panel_of(filters, rows, fitting, threads) if by_filters else filters
     sums = spec.groups * filters * filter_bytes
     tile_parts = threads if tiles >= threads * BLOCK and sums <= SUMS_BYTES else 1
@@ -144,12 +146,9 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         taps=spec.R * spec.S, data=data_transform(shape, dtype), gradient=gradient_transform(shape, dtype),
         back=weight_gradient_transform(shape, dtype), turner=turner(dtype),
     )  # fmt: skip
-    addresses = np.zeros((rows + 1, along + 1), np.intp)
-    for numbers in {rows, filters % rows} - {0}:
-        for vectors in range(1, along + 1):
-            addresses[numbers, vectors] = tile(Shape(numbers, 1, 1, vectors), dtype)
     table = np.outer(np.arange(BLOCK), [1, turned_row])
-    return Plan(geometry, by_filters, records([geometry]), readonly(table), readonly(addresses))
+    addresses = tile_addresses(rows, along, filters, dtype)
+    return Plan(geometry, by_filters, records([geometry]), readonly(table), addresses)
 
 
 def _filter_parts(channels: int, filters: int, strip: int, threads: int) -> int:

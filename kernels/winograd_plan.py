@@ -20,7 +20,7 @@ import numpy as np
 from kernels.arrays import readonly, records
 from kernels.registry import Op
 from kernels.spec import ConvSpec
-from kernels.tiled_tile import Shape, registers, tile
+from kernels.tiled_tile import Shape, most_along, registers, tile
 from kernels.tiled_vectors import lanes
 from kernels.winograd_transforms import Tile, data_transform, result_transform, weight_transform
 
@@ -133,7 +133,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     depth = -(-channels // (slices * wide)) * wide
     slices = -(-channels // depth)
     filter_bytes = positions * channels * dtype.itemsize
-    along = 4 if registers() > 12 else 2
+    along = most_along()
     by_filters = tiles < max(filters, threads * along * wide)
     if by_filters:
         blocks = -(-tiles * spec.groups * filter_bytes // BLOCK_BYTES)
@@ -142,7 +142,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     else:
         v_row = block = along * wide
     vectors = min(along, block // wide)
-    rows = min(registers() // 12 * 12 // vectors, 12, filters)
+    rows = rows_of(vectors, filters)
     panel = (
         panel_of(filters, rows, PANEL_BYTES // filter_bytes, threads) if by_filters else spec.groups * filters
     )
@@ -156,17 +156,27 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         OH=target[0], OW=target[1], outputs=outputs, positions=positions,
         tiles_down=down, tiles_across=across, rows=rows, panel=panel, wide=wide, vectors=vectors,
         block=block, depth=depth, slices=slices, u_step=u_step, v_row=v_row, v_step=v_step, m_step=m_step,
-        pitch=pitch,
-        m=m, scratch=scratch, work=scratch + shape.height * pitch,
+        pitch=pitch, m=m, scratch=scratch, work=scratch + shape.height * pitch,
         data=data_transform(shape, dtype), weights=weight_transform(shape, op == "dx", dtype),
         result=result_transform(shape, dtype), filter_step=filter_step, channel_step=channel_step,
     )  # fmt: skip
+    table = np.outer(np.arange(depth), [1, v_row])
+    addresses = tile_addresses(rows, vectors, filters, dtype)
+    return Plan(geometry, by_filters, records([geometry]), readonly(table), addresses)
+
+
+def rows_of(vectors: int, filters: int) -> int:
+    """Filters of a register tile of so many vectors."""
+    return min(registers() // 12 * 12 // vectors, 12, filters)
+
+
+def tile_addresses(rows: int, vectors: int, filters: int, dtype: np.dtype) -> np.ndarray:
+    """The compiled register tiles that `filters` take, `rows` at a time, as in `Plan.tiles`."""
     addresses = np.zeros((rows + 1, vectors + 1), np.intp)
     for numbers in {rows, filters % rows} - {0}:
         for along in range(1, vectors + 1):
             addresses[numbers, along] = tile(Shape(numbers, 1, 1, along), dtype)
-    table = np.outer(np.arange(depth), [1, v_row])
-    return Plan(geometry, by_filters, records([geometry]), readonly(table), readonly(addresses))
+    return readonly(addresses)
 
 
 def apart(count: int, dtype: np.dtype) -> int:
