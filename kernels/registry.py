@@ -198,8 +198,8 @@ _BACKENDS = {
         ),
         Backend(
             "winograd",
-            "Winograd's tiles: 2x2 to 5x5 at stride 1",
-            "outputs made in tiles, with 1.8 to 6.3 times fewer multiplications",
+            "Winograd's tiles: kernels of 2x2 to 5x5 strides",
+            "outputs made in tiles, with up to 6.3 times fewer multiplications",
             "kernels.winograd",
             "numba",
             3e-5,

@@ -101,7 +101,7 @@ class _Emitter:
         if self.shape.out_apart == 1:
             # While it computes: an output that is far away takes as long to fetch as a hundred products.
             for target in self._targets(out, out_step, out_down, valid):
-                self.vectors.fetch(target)
+                self.vectors.fetch(target, to_write=True)
         before = builder.block
         loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
         builder.cbranch(builder.icmp_signed(">", count, i64(0)), loop, done)

@@ -207,12 +207,12 @@ class Vectors:
             lanes = ir.Constant(ir.VectorType(I32, count), list(range(i * count, (i + 1) * count)))
             self.store(self.builder.shuffle_vector(value, value, lanes), place)
 
-    def fetch(self, place: ir.Value) -> None:
-        """Ask for the line of the cache that a pointer is to, which will be written to."""
+    def fetch(self, place: ir.Value, to_write: bool) -> None:
+        """Ask for the line of the cache that a pointer is to: to write to it, or to read from it soon."""
         byte = ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-        write, keep, data = (ir.Constant(I32, value) for value in (1, 3, 1))
-        arguments = [self.builder.bitcast(place, byte), write, keep, data]
+        how = (1, 3, 1) if to_write else (0, 2, 1)  # written or read; how close to the core; of data
+        arguments = [self.builder.bitcast(place, byte), *(ir.Constant(I32, value) for value in how)]
         self.builder.call(self._declared(kind, "llvm.prefetch.p0"), arguments)
 
     def dealt(self, vectors: Sequence[ir.Value]) -> list[ir.Value]:

@@ -40,6 +40,8 @@ What is near 1 is rounded less: with 3/4 and 3/2, errors of F(4 x 4, 3 x 3) came
 Lavin's 1 and 2 (for more on such choices see B. Barabasz et al., "Error Analysis and Improving the Accuracy
 of Winograd Convolution for Deep Neural Networks", ACM TOMS 46, 2020). Points in pairs of opposite sign share
 half of their sums."""
+TILES_AHEAD = 64
+"""How far off the tiles are whose inputs are asked for: the next block's, in the same plane."""
 TAPS = range(2, 6)
 """Of a kernel, along an axis: with more, errors come near to what the backend promises."""
 
@@ -198,7 +200,11 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
                 line = builder.add(row, i64(i))
                 there = builder.icmp_unsigned("<", line, H)
                 mask = builder.select(there, inside, ir.Constant(inside.type, None))
-                column.append(here.load(here.at(plane, builder.mul(line, W), left), mask))
+                place = here.at(plane, builder.mul(line, W), left)
+                column.append(here.load(place, mask))
+                if i >= len(down[0]) - outputs:  # the rows above were asked for with tiles above
+                    ahead = here.at(place, i64(TILES_AHEAD * outputs * outputs))
+                    here.fetch(here.pointer(ahead), to_write=False)
             for i, vector in enumerate(product(here, down, column)):
                 here.store(vector, here.at(scratch, builder.mul(pitch, i64(i)), first))
         with cgutils.for_range(builder, i64(len(down))) as lines:

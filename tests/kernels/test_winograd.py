@@ -11,7 +11,7 @@ from kernel_cases import CONVS
 from other_cpus import on_other_cpus, run_on
 
 import kernels
-from kernels import ConvSpec, PoolSpec, winograd_dw_plan
+from kernels import ConvSpec, PoolSpec, winograd_dw_plan, winograd_strided
 from kernels.policy import ERROR_BUDGET
 from kernels.problem import Problem
 from kernels.registry import OPS
@@ -33,11 +33,20 @@ LAYERS = {
     "more padding than kernel": ConvSpec(2, 3, 9, 40, 4, 3, 3, padding=((5, 3), (4, 6))),
     **{f"{R}x{S}": ConvSpec(2, 5, 13, 37, 7, R, S, padding=(R // 2, S - 1)) for R in TAPS for S in TAPS},
     "5x5, small tiles": ConvSpec(3, 18, 6, 6, 20, 5, 5, padding=2),
+    "11x11 at 4": ConvSpec(2, 3, 67, 59, 20, 11, 11, stride=4),
+    "7x7 at 2": ConvSpec(2, 3, 40, 70, 18, 7, 7, stride=2, padding=3),
+    "another stride across": ConvSpec(
+        2, 4, 31, 90, 6, 5, 8, stride=(1, 3), padding=((2, 0), (1, 4)), groups=2
+    ),
+    "inputs that no window reaches": ConvSpec(2, 3, 32, 36, 4, 6, 5, stride=(4, 3)),
+    "windows on padding alone": ConvSpec(1, 2, 4, 3, 3, 4, 4, stride=2, padding=((7, 9), (6, 8))),
+    "images in parts": ConvSpec(5, 8, 250, 250, 4, 5, 4, stride=2, padding=1),
 }
+ROOMS = ("work", "transformed weights", "transformed data", "phases of data", "phases of weights")
 SCRIPT = """
 from test_winograd import LAYERS, check
 for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "many tiles, grouped",
-             "shared tiles", "2x5", "4x2", "5x5, small tiles"):
+             "shared tiles", "2x5", "4x2", "5x5, small tiles", "7x7 at 2", "another stride across"):
     check(LAYERS[name])
 """
 
@@ -154,13 +163,34 @@ def test_nan_stays_in_its_tiles() -> None:
     np.testing.assert_array_equal(y[~tiles], expected[~tiles])
 
 
+def test_what_no_window_reaches() -> None:
+    """There x is not read, and dx is exactly zero."""
+    spec = LAYERS["inputs that no window reaches"]
+    reached = np.zeros(spec.x_shape, bool)
+    reached[:, :, :30, :35] = True
+    problem = Problem.random(spec, "forward")
+    x = np.where(reached, problem.arrays["x"], np.nan).astype(np.float32)
+    y = kernels.conv2d(x, problem.arrays["w"], problem.arrays["b"], stride=spec.stride, backend="winograd")
+    np.testing.assert_array_equal(y, problem.run("winograd")[0])
+    (dx,) = Problem.random(spec, "dx").run("winograd")
+    assert (dx[~reached] == 0).all()
+    assert dx[:, :, 29].any()
+    assert dx[:, :, :, 34].any()
+
+
+def test_images_in_parts() -> None:
+    """Their phases would not stay in the cache all at once."""
+    found = winograd_strided.plan(LAYERS["images in parts"], FLOAT32.itemsize)
+    assert [part.unit.N for part in found.parts] == [4, 1]
+
+
 def test_what_lies_in_the_workspace_does_not_matter() -> None:
     """NaN left there by an earlier call gets into no result."""
     for spec in LAYERS.values():
         for op in OPS:
             problem = Problem.random(spec, op)
             problem.run("winograd")  # makes it large enough
-            for name in ("work", "transformed weights", "transformed data"):
+            for name in ROOMS:
                 workspace(name, 1 << 16, FLOAT32).fill(np.nan)
             assert problem.judge("winograd", problem.run("winograd")).wrong is None
 
@@ -168,7 +198,11 @@ def test_what_lies_in_the_workspace_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("spec", "op", "reason"),
     [
-        (CONVS["stride"], "forward", "stride is (2, 2); Winograd's tiles need 1"),
+        (
+            ConvSpec(1, 1, 40, 40, 1, 11, 11, stride=2),
+            "forward",
+            "kernel is 11x11, of 6x6 at stride (2, 2); Winograd's transforms are for 2x2 to 5x5",
+        ),
         (CONVS["height 1"], "dx", "kernel is 1x3; Winograd's transforms are for 2x2 to 5x5"),
         (ConvSpec(1, 1, 9, 9, 1, 3, 6), "dw", "kernel is 3x6; Winograd's transforms are for 2x2 to 5x5"),
         (ConvSpec(1, 1, 9, 9, 1, 3, 3, dilation=2), "dx", "dilation is (2, 2); Winograd's tiles need 1"),
