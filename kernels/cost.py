@@ -2,7 +2,8 @@
 
 For each backend and operation, seconds = a + b FLOPs + c bytes + d bytes of the window matrix, with nothing
 below zero (C. Lawson, R. Hanson, "Solving Least Squares Problems", 1974), fitted to relative errors, so that
-small layers count as much as large ones.
+small layers count as much as large ones. At a stride that was never measured nothing is said: some methods
+then do other work for each FLOP (`winograd_strided`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class CostModel:
         self.coefficients = self._fit() if len(self.points) >= LEAST_POINTS else None
 
     def predict(self, spec: Spec) -> float | None:
-        """Seconds of a call on `spec`; None where too little was measured."""
-        if self.coefficients is None:
+        """Seconds of a call on `spec`; None where too little was measured, or nothing at its stride."""
+        if self.coefficients is None or all(spec.stride != known.stride for known, _ in self.points):
             return None
         return float(self._features(spec) @ self.coefficients)
 

@@ -141,6 +141,15 @@ class TestLookUp:
         assert known.choose(key(large)).backend == "im2col"
         assert known.choose(key(large)).why == "predicted from other layers"
 
+    def test_the_cost_model_says_nothing_of_a_stride_never_measured(self):
+        entries = {
+            key(spec): times(numba=1e-9 * spec.flops, im2col=2e-9 * spec.flops)
+            for spec in (ConvSpec(n, 4, size, size, 8, 3, 3) for n in (1, 4, 16) for size in (8, 16, 32))
+        }
+        known = of(entries)
+        assert known.choose(key(ConvSpec(2, 3, 9, 9, 4, 3, 3))).backend == "numba"
+        assert known.choose(key(ConvSpec(2, 3, 9, 9, 4, 3, 3, stride=2))) is None
+
     def test_the_cost_model_leaves_out_what_a_backend_cannot_do(self):
         entries = {
             key(spec): times(winograd=1e-9 * spec.flops, im2col=2e-9 * spec.flops, numba=3e-9 * spec.flops)
@@ -148,7 +157,7 @@ class TestLookUp:
         }
         known = of(entries)
         assert known.choose(key(ConvSpec(2, 3, 9, 9, 4, 3, 3))).backend == "winograd"
-        assert known.choose(key(ConvSpec(2, 3, 9, 9, 4, 3, 3, stride=2))).backend == "im2col"
+        assert known.choose(key(ConvSpec(2, 3, 9, 9, 4, 3, 3, dilation=2))).backend == "im2col"
 
 
 class TestAuto:
