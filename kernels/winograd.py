@@ -12,6 +12,8 @@ reach all outputs of the tile, those too whose windows do not see it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from kernels import winograd_conv, winograd_dw, winograd_strided
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 
+@lru_cache(maxsize=1024)
 def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
     """Convolutions without dilation whose kernels are of 2 x 2 to 5 x 5 strides, rounded up."""
     if isinstance(spec, PoolSpec):

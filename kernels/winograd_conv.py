@@ -14,35 +14,9 @@ from kernels.threads import active
 from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace, zeros
+from kernels.winograd_images import correlate_images
 from kernels.winograd_plan import Plan, plan
-
-FILTERS = 16
-"""Whose weights are transformed at a time: to dx, those of a channel lie side by side."""
-
-
-@Kernel
-def transform_weights(jobs, w, geometry, u):
-    """u (positions, slices, groups * filters, depth) = the transformed weights."""
-    for job in prange(jobs):
-        g = geometry[0]
-        first = job // g.slices * FILTERS
-        filters = g.groups * g.filters
-        c = job % g.slices * g.depth
-        to = u.ctypes.data + (c * filters + first * g.depth) * u.itemsize
-        transform_slice(first, min(first + FILTERS, filters), c, w, geometry, to)
-
-
-@helper
-def transform_slice(first, last, c0, w, geometry, to):
-    """Those of some filters and one slice of channels."""
-    g = geometry[0]
-    size = w.itemsize
-    for c in range(c0, min(c0 + g.depth, g.channels), g.wide):
-        for k in range(first, last):
-            place = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + c * g.channel_step
-            u = to + ((k - first) * g.depth + c - c0) * size
-            call_emitted(g.weights, w.ctypes.data + place * size, g.channel_step, g.channels - c, u, g.u_step,
-                         0, 0, 0, 0, 0, 0, 0)  # fmt: skip
+from kernels.winograd_products import FILTERS, multiply, transform_slice, transform_weights
 
 
 @Kernel
@@ -151,28 +125,6 @@ def transform_plane(
 
 
 @helper
-def multiply(filters, count, u, v, zeros, geometry, table, tiles, m):
-    """M = U V of some filters and tiles, position by position and slice by slice."""
-    g = geometry[0]
-    size = zeros.itemsize
-    vectors = (count + g.wide - 1) // g.wide
-    blocks = (vectors + g.vectors - 1) // g.vectors
-    for position in range(g.positions):
-        for block in range(blocks):
-            first = block * vectors // blocks
-            along = (block + 1) * vectors // blocks - first
-            for c in range(0, g.channels, g.depth):
-                depth = min(g.depth, g.channels - c)
-                of = v + (position * g.v_step + c * g.v_row + first * g.wide) * size
-                start = zeros.ctypes.data if c == 0 else 0
-                for k in range(0, filters, g.rows):
-                    s = u + (position * g.u_step + c * g.panel + k * g.depth) * size
-                    to = m + (position * g.m_step + k * g.v_row + first * g.wide) * size
-                    call_emitted(tiles[min(g.rows, filters - k), along], s, g.depth, of, 0,
-                              table.ctypes.data, 1, depth, to, g.v_row, 0, along * g.wide, start)  # fmt: skip
-
-
-@helper
 def transform_result(first_filter, filters, first, last, bias, out, geometry, m):
     """The outputs of the tiles from `first` to `last`, of some filters."""
     g = geometry[0]
@@ -215,7 +167,7 @@ def _correlate(
     start = zeros(g.rows, w.dtype)
     work = workspace("work", workers * g.work, w.dtype)
     cost = flops // WORTH_A_LAUNCH
-    if plan.by_filters:
+    if plan.shared == "filters":
         v = workspace("transformed data", g.positions * g.v_step, w.dtype)
         correlate_filters(
             cost, workers, images, source, w, bias, start, y, plan.record, plan.table, plan.tiles, v, work
@@ -224,6 +176,5 @@ def _correlate(
         u = workspace("transformed weights", g.positions * g.u_step, w.dtype)
         jobs = g.slices * -(-g.panel // FILTERS)
         transform_weights(w.size * g.positions, jobs, w, plan.record, u)
-        correlate_tiles(
-            cost, workers, images, source, u, bias, start, y, plan.record, plan.table, plan.tiles, work
-        )
+        correlate = correlate_images if plan.shared == "images" else correlate_tiles
+        correlate(cost, workers, images, source, u, bias, start, y, plan.record, plan.table, plan.tiles, work)

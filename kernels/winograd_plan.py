@@ -2,7 +2,8 @@
 
 Weights are transformed, U (positions, filters, channels); what the tiles of outputs read is transformed, V
 (positions, channels, tiles); both are multiplied, M (positions, filters, tiles) = U V for each position; and
-M is transformed back. Tiles are numbered through all images, row by row. Vectors lie along tiles.
+M is transformed back. Tiles are numbered through all images, row by row. Vectors lie along tiles, or where
+planes are small, and so rows of tiles short, along images (`winograd_images`).
 
 Where there are more tiles than filters, all of U is made first, and workers share out the tiles. Each takes a
 block of them at a time, whose V and M stay close. Where there are more filters, or not enough tiles for all,
@@ -13,16 +14,24 @@ time, whose U and M stay close. So the larger of U and V is never in memory as a
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from kernels.arrays import readonly, records
 from kernels.registry import Op
 from kernels.spec import ConvSpec
+from kernels.tiled_copy import turner
 from kernels.tiled_tile import Shape, most_along, registers, tile
 from kernels.tiled_vectors import lanes
-from kernels.winograd_transforms import Tile, data_transform, result_transform, weight_transform
+from kernels.winograd_transforms import (
+    Tile,
+    data_transform,
+    images_data_transform,
+    images_result_transform,
+    result_transform,
+    weight_transform,
+)
 
 DEPTH = 64
 """Channels that are multiplied at a time: V of four vectors of tiles then stays in the first-level cache."""
@@ -31,6 +40,10 @@ BLOCK_BYTES = 8 << 20
 PANEL_BYTES = 1 << 19
 """Of U of a panel of filters, about: it stays in the second-level cache."""
 PAGE_BYTES = 4096
+BAND_BYTES = 1 << 18
+"""Of V of a block whose vectors lie along images, about: no more than the second-level cache takes easily."""
+MOST_WASTED = 1.1
+"""What computing some images twice, and threads that wait, may cost where vectors lie along images."""
 
 
 class Geometry(NamedTuple):
@@ -50,6 +63,8 @@ class Geometry(NamedTuple):
     OW: int
     outputs: int
     """Of a tile, along an axis."""
+    beyond: int
+    """Rows of inputs of a tile beyond its outputs."""
     positions: int
     """Products of a tile."""
     tiles_down: int
@@ -65,6 +80,8 @@ class Geometry(NamedTuple):
     """Of tiles that are multiplied at a time, at most."""
     block: int
     """Tiles that are transformed at a time, at most."""
+    band: int
+    """The same, where vectors lie along images, in rows of tiles of each; otherwise 0."""
     depth: int
     slices: int
     """Channels that are multiplied at a time, and how often that makes all."""
@@ -74,14 +91,17 @@ class Geometry(NamedTuple):
     m_step: int
     """From a position to the next in U, V and M, and from a channel or filter to the next in V and M."""
     pitch: int
-    """Of the rows of scratch that a transform needs."""
+    """Of the rows of scratch that a transform needs, or of turned inputs."""
     m: int
     scratch: int
+    results: int
     work: int
-    """Where M and scratch begin in a worker's part of the workspace, behind its own V or U, and its size."""
+    """Where M, scratch or turned inputs, and results to be turned begin in a worker's part of the workspace,
+    behind its own V or U, and its size."""
     data: int
     weights: int
     result: int
+    turner: int
     """Addresses of the transforms."""
     filter_step: int
     channel_step: int
@@ -92,8 +112,8 @@ class Plan(NamedTuple):
     """One correlation, as the compiled loops take it."""
 
     geometry: Geometry
-    by_filters: bool
-    """Whether workers share out the filters, not the tiles."""
+    shared: Literal["tiles", "filters", "images"]
+    """What workers share out; where it is images, vectors lie along them."""
     record: np.ndarray
     table: np.ndarray
     """Where the channels of a slice lie in U and V: intp (depth, 2)."""
@@ -128,19 +148,26 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     down, across = (-(-size // outputs) for size in target)
     tiles = spec.N * down * across
     wide = lanes(dtype)
-    pitch = shape.pitch(across, wide)
     slices = -(-channels // DEPTH)
     depth = -(-channels // (slices * wide)) * wide
     slices = -(-channels // depth)
     filter_bytes = positions * channels * dtype.itemsize
     along = most_along()
-    by_filters = tiles < max(filters, threads * along * wide)
-    if by_filters:
-        blocks = -(-tiles * spec.groups * filter_bytes // BLOCK_BYTES)
-        block = -(-tiles // (blocks * wide)) * wide
-        v_row = block + wide  # vectors are stored whole, by several workers at once
+    shared: Literal["tiles", "filters", "images"]
+    band = band_of(spec.N, down, across, wide, filter_bytes, threads) if filters <= tiles else 0
+    if band:
+        shared = "images"
+        v_row = block = band * across * wide
+        pitch = (across * outputs + shape.S - 1) * wide
+        turned, results = (band * outputs + shape.R - 1) * pitch, (band * outputs * target[1] + 1) * wide
     else:
-        v_row = block = along * wide
+        shared = "filters" if tiles < max(filters, threads * along * wide) else "tiles"
+        blocks = -(-tiles * spec.groups * filter_bytes // BLOCK_BYTES)
+        block = -(-tiles // (blocks * wide)) * wide if shared == "filters" else along * wide
+        v_row = block + (wide if shared == "filters" else 0)  # several workers store whole vectors at once
+        pitch = shape.pitch(across, wide)
+        turned, results = shape.height * pitch, 0
+    by_filters = shared == "filters"
     vectors = min(along, block // wide)
     rows = rows_of(vectors, filters)
     panel = (
@@ -151,18 +178,38 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     m_step = apart(min(panel, filters) * v_row, dtype)
     m = positions * (u_step if by_filters else v_step)
     scratch = m + positions * m_step
+    data, result = (
+        (images_data_transform, images_result_transform) if band else (data_transform, result_transform)
+    )
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
-        OH=target[0], OW=target[1], outputs=outputs, positions=positions,
+        OH=target[0], OW=target[1], outputs=outputs, beyond=shape.R - 1, positions=positions,
         tiles_down=down, tiles_across=across, rows=rows, panel=panel, wide=wide, vectors=vectors,
-        block=block, depth=depth, slices=slices, u_step=u_step, v_row=v_row, v_step=v_step, m_step=m_step,
-        pitch=pitch, m=m, scratch=scratch, work=scratch + shape.height * pitch,
-        data=data_transform(shape, dtype), weights=weight_transform(shape, op == "dx", dtype),
-        result=result_transform(shape, dtype), filter_step=filter_step, channel_step=channel_step,
+        block=block, band=band, depth=depth, slices=slices, u_step=u_step, v_row=v_row, v_step=v_step,
+        m_step=m_step, pitch=pitch, m=m, scratch=scratch, results=scratch + turned,
+        work=scratch + turned + results, data=data(shape, dtype),
+        weights=weight_transform(shape, op == "dx", dtype), result=result(shape, dtype), turner=turner(dtype),
+        filter_step=filter_step, channel_step=channel_step,
     )  # fmt: skip
     table = np.outer(np.arange(depth), [1, v_row])
     addresses = tile_addresses(rows, vectors, filters, dtype)
-    return Plan(geometry, by_filters, records([geometry]), readonly(table), addresses)
+    return Plan(geometry, shared, records([geometry]), readonly(table), addresses)
+
+
+def band_of(images: int, down: int, across: int, wide: int, filter_bytes: int, threads: int) -> int:
+    """Rows of tiles of a block whose vectors lie along images; 0 where that does not pay.
+
+    It does where rows of tiles would leave more than half of a vector empty, and images, and threads, hardly.
+    """
+    if images < wide or across * 2 >= wide:
+        return 0
+    fitting = max(1, BAND_BYTES // (filter_bytes * across * wide))
+    blocks = -(-images // wide)
+    bands = min(down, max(-(-down // fitting), -(-threads // blocks)))
+    band = -(-down // bands)
+    jobs = blocks * -(-down // band)
+    longest = -(-jobs // threads) * band * wide
+    return band if longest * threads <= MOST_WASTED * images * down else 0
 
 
 def rows_of(vectors: int, filters: int) -> int:

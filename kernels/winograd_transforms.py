@@ -6,7 +6,7 @@ R x S, with a multiplication for each input rather than R S for each output:
     y = A^T [(G g G^T) * (B^T d B)] A
 
 (A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016). Each is two passes, one
-along an axis. Vectors lie along a row of tiles, or along the channels of weights.
+along an axis. Vectors lie along a row of tiles, along images, or along the channels of weights.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ What is near 1 is rounded less: with 3/4 and 3/2, errors of F(4 x 4, 3 x 3) came
 Lavin's 1 and 2 (for more on such choices see B. Barabasz et al., "Error Analysis and Improving the Accuracy
 of Winograd Convolution for Deep Neural Networks", ACM TOMS 46, 2020). Points in pairs of opposite sign share
 half of their sums."""
-TILES_AHEAD = 64
-"""How far off the tiles are whose inputs are asked for: the next block's, in the same plane."""
 TAPS = range(2, 6)
 """Of a kernel, along an axis: with more, errors come near to what the backend promises."""
+TILES_AHEAD = 64
+"""How far off the tiles are whose inputs are asked for: the next block's, in the same plane."""
 
 
 class Matrices(NamedTuple):
@@ -320,6 +320,59 @@ def result_transform(tile: Tile, dtype: np.dtype) -> int:
                     here.store(vector, here.at(out, to, i64(n * wide)), mask)
 
     return compiled(f"result_{tile}_{dtype.name}", emit)
+
+
+@lru_cache(maxsize=256)
+def images_data_transform(tile: Tile, dtype: np.dtype) -> int:
+    """The address of what transforms tiles of one channel, side by side, whose pixels are vectors of images.
+
+    Its arguments: the address of the first tile's first vector, from a row to the next, the number of tiles,
+    the address of V[0, 0], and how far it is from there to the next (i, j). Seven are not used.
+    """
+    down, across = (of.data for of in tile.both)
+
+    def emit(builder: ir.IRBuilder, source, row_step, tiles, v, v_step, *_: ir.Value) -> None:
+        here = Vectors(builder, dtype)
+        with cgutils.for_range(builder, tiles) as number:
+            at = here.at(source, builder.mul(number.index, i64(tile.outputs * here.wide)))
+            to = here.at(v, builder.mul(number.index, i64(here.wide)))
+            square = [
+                here.load(here.at(at, builder.mul(row_step, i64(i)), i64(j * here.wide)))
+                for i in range(tile.height)
+                for j in range(tile.width)
+            ]
+            for n, vector in enumerate(_both_ways(here, down, across, square)):
+                here.store(vector, here.at(to, builder.mul(v_step, i64(n))))
+
+    return compiled(f"images_data_{tile}_{dtype.name}", emit)
+
+
+@lru_cache(maxsize=256)
+def images_result_transform(tile: Tile, dtype: np.dtype) -> int:
+    """The address of what transforms such tiles of one filter back: y = A^T M A, plus the bias.
+
+    Its arguments: the address of M[0, 0], and how far it is from there to the next (i, j); the address of the
+    first output, and from a row of outputs to the next; how many rows and columns are wanted; the number of
+    tiles; the addresses of the bias, and of a vector for what is not wanted. Three are not used.
+    """
+    down, across = (of.result for of in tile.both)
+
+    def emit(
+        builder: ir.IRBuilder, m, m_step, out, out_step, rows, cols, tiles, bias, spare, *_: ir.Value
+    ) -> None:
+        here = Vectors(builder, dtype)
+        start = here.spread(builder.load(builder.inttoptr(bias, here.real.as_pointer())))
+        with cgutils.for_range(builder, tiles) as number:
+            at = here.at(m, builder.mul(number.index, i64(here.wide)))
+            col = builder.mul(number.index, i64(tile.outputs))
+            square = [here.load(here.at(at, builder.mul(m_step, i64(n)))) for n in range(tile.positions)]
+            for n, vector in enumerate(_both_ways(here, down, across, square)):
+                i, j = i64(n // tile.outputs), builder.add(col, i64(n % tile.outputs))
+                wanted = builder.and_(builder.icmp_signed("<", i, rows), builder.icmp_signed("<", j, cols))
+                place = here.at(out, builder.mul(out_step, i), builder.mul(j, i64(here.wide)))
+                here.store(builder.fadd(vector, start), builder.select(wanted, place, spare))
+
+    return compiled(f"images_result_{tile}_{dtype.name}", emit)
 
 
 def _both_ways(vectors: Vectors, down: Matrix, across: Matrix, square: list[ir.Value]) -> list[ir.Value]:

@@ -16,7 +16,7 @@ from kernels.policy import ERROR_BUDGET
 from kernels.problem import Problem
 from kernels.registry import OPS
 from kernels.tiled_work import workspace
-from kernels.winograd_plan import plan, tile_for
+from kernels.winograd_plan import band_of, plan, tile_for
 from kernels.winograd_transforms import TAPS, matrices
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -33,6 +33,9 @@ LAYERS = {
     "more padding than kernel": ConvSpec(2, 3, 9, 40, 4, 3, 3, padding=((5, 3), (4, 6))),
     **{f"{R}x{S}": ConvSpec(2, 5, 13, 37, 7, R, S, padding=(R // 2, S - 1)) for R in TAPS for S in TAPS},
     "5x5, small tiles": ConvSpec(3, 18, 6, 6, 20, 5, 5, padding=2),
+    "images side by side": ConvSpec(31, 5, 12, 11, 7, 5, 4),
+    "images side by side, in bands": ConvSpec(62, 40, 19, 22, 18, 3, 3, padding=1, groups=2),
+    "images side by side, padded": ConvSpec(64, 3, 9, 12, 4, 3, 3, padding=((5, 3), (4, 6))),
     "11x11 at 4": ConvSpec(2, 3, 67, 59, 20, 11, 11, stride=4),
     "7x7 at 2": ConvSpec(2, 3, 40, 70, 18, 7, 7, stride=2, padding=3),
     "another stride across": ConvSpec(
@@ -46,7 +49,8 @@ ROOMS = ("work", "transformed weights", "transformed data", "phases of data", "p
 SCRIPT = """
 from test_winograd import LAYERS, check
 for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "many tiles, grouped",
-             "shared tiles", "2x5", "4x2", "5x5, small tiles", "7x7 at 2", "another stride across"):
+             "shared tiles", "2x5", "4x2", "5x5, small tiles", "7x7 at 2", "another stride across",
+             "images side by side"):
     check(LAYERS[name])
 """
 
@@ -134,9 +138,9 @@ def test_all_threads_have_a_share() -> None:
     """Of the filters, where there are few tiles; else of the tiles, or in dw of filters and channels."""
     spec = ConvSpec(1, 64, 14, 14, 96, 3, 3, padding=1)
     few, many = (plan(spec.with_batch(images), "forward", FLOAT32, 8) for images in (1, 80))
-    assert few.by_filters
+    assert few.shared == "filters"
     assert -(-96 // few.geometry.panel) == 8
-    assert not many.by_filters
+    assert many.shared == "tiles"
     assert many.geometry.panel == 96
     few, many, heavy = (
         winograd_dw_plan.plan(layer, FLOAT32, 8)
@@ -148,6 +152,21 @@ def test_all_threads_have_a_share() -> None:
     assert many.geometry.tile_parts == 8
     assert not heavy.by_filters
     assert heavy.geometry.filter_parts * heavy.geometry.channel_parts == 8
+
+
+@pytest.mark.parametrize(
+    ("images", "tiles", "threads", "band"),
+    [(64, 2, 2, 2), (16, 2, 2, 1), (61, 2, 2, 2), (64, 2, 8, 1), (64, 7, 2, 1)],
+)
+def test_vectors_along_images(images: int, tiles: int, threads: int, band: int) -> None:
+    """As many rows of tiles at a time as stay close, and give all threads something to do."""
+    assert band_of(images, tiles, tiles, 16, 1536, threads) == band
+
+
+@pytest.mark.parametrize(("images", "tiles", "threads"), [(15, 2, 1), (50, 2, 2), (64, 8, 2), (16, 7, 2)])
+def test_vectors_along_tiles(images: int, tiles: int, threads: int) -> None:
+    """Where images do not fill vectors of 16, or tiles do half of it, or threads would wait."""
+    assert band_of(images, tiles, tiles, 16, 1536, threads) == 0
 
 
 def test_nan_stays_in_its_tiles() -> None:
