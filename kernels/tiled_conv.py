@@ -83,11 +83,12 @@ def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, o
 
 
 class _Way(NamedTuple):
-    """A way to correlate: its function, what that needs to know, and whether it fills all outputs."""
+    """A way to correlate: its function, what that needs to know, whether it fills all outputs, its cost."""
 
     correlate: Callable[[Any, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
     plan: Plan | tiled_images.Plan | tiled_few.Plan | tiled_matrix.Plan
     whole: bool
+    cost: float
 
 
 @lru_cache(maxsize=1024)
@@ -105,7 +106,7 @@ def way(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> _Way | None:
     ]
     possible = (each for each in ways if each[0] is not None)
     cut, computes, planned, whole = min(possible, key=lambda each: each[0].cost)
-    return _Way(computes, planned(cut), whole)
+    return _Way(computes, planned(cut), whole, cut.cost)
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import lru_cache
 
@@ -35,6 +36,12 @@ def workspace(name: str, count: int, dtype: np.dtype) -> np.ndarray:
     if array is None or len(array) < count:
         array = _kept.arrays[name, dtype] = _aligned(count, dtype)
     return array
+
+
+def room(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The workspace of that name as an array."""
+    count = math.prod(shape)
+    return workspace(name, count, dtype)[:count].reshape(shape)
 
 
 @lru_cache(maxsize=4)

@@ -142,7 +142,7 @@ def transform_result(first_filter, filters, first, last, bias, out, geometry, m)
             call_emitted(g.result, m + (k * g.v_row + at - first) * size, g.m_step,
                       out.ctypes.data + place * size, g.OW, min(g.outputs, g.OH - row),
                       min(count * g.outputs, g.OW - col), bias.ctypes.data + filter * size,
-                      0, 0, 0, 0, 0)  # fmt: skip
+                      g.ahead, 0, 0, 0, 0)  # fmt: skip
             at += count
 
 

@@ -40,6 +40,8 @@ BLOCK_BYTES = 8 << 20
 PANEL_BYTES = 1 << 19
 """Of U of a panel of filters, about: it stays in the second-level cache."""
 PAGE_BYTES = 4096
+CLOSE_BYTES = 4 << 20
+"""Of outputs: so many stay in the caches from one call to the next, more or less."""
 BAND_BYTES = 1 << 18
 """Of V of a block whose vectors lie along images, about: no more than the second-level cache takes easily."""
 MOST_WASTED = 1.1
@@ -61,6 +63,8 @@ class Geometry(NamedTuple):
     """Padding before it; what is negative is cut off."""
     OH: int
     OW: int
+    ahead: int
+    """How far it is to outputs that are asked for: the next filter's, where all do not stay close, or 0."""
     outputs: int
     """Of a tile, along an axis."""
     beyond: int
@@ -178,12 +182,15 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     m_step = apart(min(panel, filters) * v_row, dtype)
     m = positions * (u_step if by_filters else v_step)
     scratch = m + positions * m_step
+    plane = target[0] * target[1]
+    results_bytes = spec.N * spec.groups * filters * plane * dtype.itemsize
     data, result = (
         (images_data_transform, images_result_transform) if band else (data_transform, result_transform)
     )
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
-        OH=target[0], OW=target[1], outputs=outputs, beyond=shape.R - 1, positions=positions,
+        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, outputs=outputs,
+        beyond=shape.R - 1, positions=positions,
         tiles_down=down, tiles_across=across, rows=rows, panel=panel, wide=wide, vectors=vectors,
         block=block, band=band, depth=depth, slices=slices, u_step=u_step, v_row=v_row, v_step=v_step,
         m_step=m_step, pitch=pitch, m=m, scratch=scratch, results=scratch + turned,

@@ -19,8 +19,8 @@ import numpy as np
 from kernels import winograd_conv, winograd_dw
 from kernels.axis import Pair
 from kernels.spec import ConvSpec
-from kernels.tiled_work import workspace
-from kernels.winograd_phases import join, split
+from kernels.tiled_phases import add, join, split
+from kernels.tiled_work import room
 
 PHASES_BYTES = 8 << 20
 """Of the phases of the images that are taken at a time, about: they stay in the last-level cache."""
@@ -82,9 +82,9 @@ def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> No
     if found.seen != (spec.H, spec.W):
         dx.fill(0)
     for images, unit in found.parts:
-        data = _room("phases of data", unit.x_shape, dy.dtype)
+        data = room("phases of data", unit.x_shape, dy.dtype)
         winograd_conv.conv_dx(unit, dy[images], weights, data)
-        join(_phases(spec, data), found.seen, found.origin, _planes(dx[images]))
+        join(_phases(spec, data), spec.stride, found.seen, found.origin, dx[images])
 
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
@@ -92,30 +92,21 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
     found = plan(spec, x.itemsize)
     for number, (images, unit) in enumerate(found.parts):
         data = _split_data(spec, found, x[images], unit)
-        weights = _room("phases of weights", unit.w_shape, x.dtype)
+        weights = room("phases of weights", unit.w_shape, x.dtype)
         winograd_dw.conv_dw(unit, dy[images], data, weights)
-        join(_phases(spec, weights), (spec.R, spec.S), (0, 0), _planes(dw), adds=number > 0)
+        (add if number else join)(_phases(spec, weights), spec.stride, (spec.R, spec.S), (0, 0), dw)
 
 
 def _split_data(spec: ConvSpec, plan: Plan, x: np.ndarray, unit: ConvSpec) -> np.ndarray:
-    data = _room("phases of data", unit.x_shape, x.dtype)
-    split(_planes(x), plan.seen, plan.origin, _phases(spec, data))
+    data = room("phases of data", unit.x_shape, x.dtype)
+    split(x, spec.stride, plan.seen, plan.origin, _phases(spec, data))
     return data
 
 
 def _split_weights(spec: ConvSpec, plan: Plan, w: np.ndarray) -> np.ndarray:
-    weights = _room("phases of weights", plan.parts[0].unit.w_shape, w.dtype)
-    split(_planes(w), (spec.R, spec.S), (0, 0), _phases(spec, weights))
+    weights = room("phases of weights", plan.parts[0].unit.w_shape, w.dtype)
+    split(w, spec.stride, (spec.R, spec.S), (0, 0), _phases(spec, weights))
     return weights
-
-
-def _room(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    count = math.prod(shape)
-    return workspace(name, count, dtype)[:count].reshape(shape)
-
-
-def _planes(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1, *array.shape[2:])
 
 
 def _phases(spec: ConvSpec, array: np.ndarray) -> np.ndarray:

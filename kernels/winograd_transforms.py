@@ -293,13 +293,13 @@ def result_transform(tile: Tile, dtype: np.dtype) -> int:
     """The address of what transforms tiles side by side of one filter back: y = A^T M A, plus the bias.
 
     Its arguments: the address of M[0, 0], how far it is from there to the next (i, j), the address of the
-    first output, from a row of outputs to the next, how many rows and columns are wanted, and the address of
-    the bias. All in elements. Five are not used.
+    first output, from a row of outputs to the next, how many rows and columns are wanted, the address of the
+    bias, and how far it is to outputs that are asked for. All in elements. Four are not used.
     """
     outputs = tile.outputs
     down, across = (of.result for of in tile.both)
 
-    def emit(builder: ir.IRBuilder, m, m_step, out, out_step, rows, cols, bias, *_: ir.Value) -> None:
+    def emit(builder: ir.IRBuilder, m, m_step, out, out_step, rows, cols, bias, ahead, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
         wide, pixels = here.wide, outputs * here.wide
         number = builder.load(builder.inttoptr(bias, here.real.as_pointer()))
@@ -317,7 +317,9 @@ def result_transform(tile: Tile, dtype: np.dtype) -> int:
                 row = [builder.fadd(value, start) for value in found[i * outputs : (i + 1) * outputs]]
                 for n, vector in enumerate(here.alternating(row)):
                     mask = here.below(builder.sub(wanted, i64(n * wide)))
-                    here.store(vector, here.at(out, to, i64(n * wide)), mask)
+                    place = here.at(out, to, i64(n * wide))
+                    here.fetch(here.pointer(here.at(place, ahead)), to_write=True)
+                    here.store(vector, place, mask)
 
     return compiled(f"result_{tile}_{dtype.name}", emit)
 
