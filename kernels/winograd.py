@@ -28,6 +28,7 @@ __all__ = [
     "avg_pool_forward",
     "conv_db",
     "conv_dw",
+    "conv_dw_db",
     "conv_dx",
     "conv_forward",
     "max_pool_dx",
@@ -67,8 +68,13 @@ def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> No
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
     """dw, as a sum over tiles."""
+    conv_dw_db(spec, dy, x, dw, np.empty(spec.K, x.dtype))
+
+
+def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
+    """dw, and db from the same dy."""
     method = winograd_dw if spec.stride == (1, 1) else winograd_strided
-    method.conv_dw(spec, dy, x, dw)
+    method.conv_dw_db(spec, dy, x, dw, db)
 
 
 max_pool_forward = max_pool_dx = avg_pool_forward = avg_pool_dx = lacking("winograd")

@@ -103,15 +103,18 @@ def transform_channel(c, first, last, source, geometry, scratch, v):
     plane = g.H * g.W * size
     transform_plane(g.data, source.ctypes.data + c * plane, g.groups * g.channels * plane, g.H, g.W, g.top,
                     g.left, first, last, g.tiles_down, g.tiles_across, g.outputs, scratch, g.pitch,
-                    v, g.v_step, size)  # fmt: skip
+                    v, g.v_step, 0, size)  # fmt: skip
 
 
 @helper
 def transform_plane(
     address, plane, image_bytes, H, W, top, left, first, last, tiles_down, tiles_across, outputs,
-    scratch, pitch, to, step, size,
+    scratch, pitch, to, step, sums, size,
 ):  # fmt: skip
-    """The tiles of one channel from `first` to `last`, counted through all images, to consecutive places."""
+    """The tiles of one channel from `first` to `last`, counted through all images, to consecutive places.
+
+    Gradients are added to a vector of sums, too.
+    """
     of_image = tiles_down * tiles_across
     at = first
     while at < last:
@@ -120,7 +123,7 @@ def transform_plane(
         count = min(tiles_across - across, last - at)
         # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
         call_emitted(address, plane + image * image_bytes, down * outputs - top, across * outputs - left,
-                  H, W, count, scratch, pitch, to + (at - first) * size, step, 0, 0)  # fmt: skip
+                  H, W, count, scratch, pitch, to + (at - first) * size, step, sums, 0)  # fmt: skip
         at += count
 
 

@@ -41,6 +41,7 @@ def sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du, fur
     size = work.itemsize
     base = work.ctypes.data + worker * g.work * size
     e, turned = base + g.e * size, base + g.own * size
+    clear_sums(worker, geometry, work)
     blocks = (images * g.tiles_down * g.tiles_across + BLOCK - 1) // BLOCK
     part, rest = worker % g.tile_parts, worker // g.tile_parts
     begin = part * blocks // g.tile_parts * BLOCK
@@ -102,6 +103,7 @@ def sum_panels(worker, workers, images, dy, zeros, geometry, table, tiles, work,
     size = work.itemsize
     base = work.ctypes.data + worker * g.work * size
     e, du = base + g.e * size, base + g.own * size
+    clear_sums(worker, geometry, work)
     total = images * g.tiles_down * g.tiles_across
     panels = (g.filters + g.panel - 1) // g.panel
     jobs = g.groups * panels
@@ -133,8 +135,15 @@ def transform_channels(group, first_channel, last_channel, first, last, x, geome
 
 
 @helper
+def clear_sums(worker, geometry, work):
+    """Those that a worker has for db."""
+    g = geometry[0]
+    work[worker * g.work + g.db : worker * g.work + g.db + g.groups * g.filters * g.wide] = 0
+
+
+@helper
 def transform_gradients(first_filter, filters, first, last, dy, geometry, base, e):
-    """The transforms of dy of tiles `first` to `last`: (positions, filters, tiles)."""
+    """The transforms of dy of tiles `first` to `last`: (positions, filters, tiles). Their sums are for db."""
     g = geometry[0]
     size = dy.itemsize
     plane = g.OH * g.OW * size
@@ -142,7 +151,8 @@ def transform_gradients(first_filter, filters, first, last, dy, geometry, base, 
         transform_plane(g.gradient, dy.ctypes.data + (first_filter + k) * plane,
                         g.groups * g.filters * plane, g.OH, g.OW, 0, 0, first, last,
                         g.tiles_down, g.tiles_across, g.outputs, base + g.scratch * size, g.pitch,
-                        e + k * g.e_row * size, g.e_step, size)  # fmt: skip
+                        e + k * g.e_row * size, g.e_step,
+                        base + (g.db + (first_filter + k) * g.wide) * size, size)  # fmt: skip
 
 
 @helper
@@ -198,8 +208,8 @@ def transform_filter_back(k, du, geometry, dw):
                   0, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
-def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
-    """dw, from sums over all tiles."""
+def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
+    """dw, from sums over all tiles, and db."""
     workers = active()
     found = plan(spec, x.dtype, workers)
     g = found.geometry
@@ -212,6 +222,7 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
         sum_by_filters(
             cost, workers, spec.N, x, dy, start, found.record, found.table, found.tiles, work, turned, to
         )
+        summing = workers
     else:
         tiles = -(-spec.N * g.tiles_down * g.tiles_across // g.tile_parts)
         sums = g.tile_parts * g.positions * g.du_step
@@ -221,3 +232,6 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
             cost, workers, spec.N, x, dy, start, found.record, found.table, found.tiles, work, du, further
         )
         transform_back(dw.size * g.positions, spec.K, du, found.record, to)
+        summing = g.tile_parts * g.filter_parts  # the others have the same filters' other channels
+    parts = work[: workers * g.work].reshape(workers, g.work)[:summing, g.db : g.db + spec.K * g.wide]
+    np.add.reduce(parts.reshape(summing, spec.K, g.wide), axis=(0, 2), out=db)

@@ -82,8 +82,10 @@ class Geometry(NamedTuple):
     e: int
     own: int
     scratch: int
+    db: int
     work: int
-    """Where the parts of a worker's workspace begin, and its size. `own`: what is turned, or its dU."""
+    """Where parts of a worker's workspace begin, and its size. `own`: what is turned, or its dU. `db`: its
+    sums of dy, (groups * filters, wide)."""
     taps: int
     """Weights of a filter and channel."""
     data: int
@@ -136,13 +138,14 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     e = positions * v_step
     own = e + positions * e_step
     scratch = own + positions * (du_step if by_filters else turned_step)
+    db = scratch + shape.height * pitch
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=spec.H, W=spec.W, top=spec.rows.before,
         left=spec.cols.before, OH=spec.OH, OW=spec.OW, outputs=outputs, positions=positions, tiles_down=down,
         tiles_across=across, rows=rows, panel=panel, tile_parts=tile_parts, filter_parts=filter_parts,
         wide=wide, along=along, channel_parts=threads // (tile_parts * filter_parts), c_row=c_row,
         turned_row=turned_row, du_step=du_step, v_step=v_step, e_step=e_step, turned_step=turned_step,
-        e_row=e_row, pitch=pitch, e=e, own=own, scratch=scratch, work=scratch + shape.height * pitch,
+        e_row=e_row, pitch=pitch, e=e, own=own, scratch=scratch, db=db, work=db + spec.K * wide,
         taps=spec.R * spec.S, data=data_transform(shape, dtype), gradient=gradient_transform(shape, dtype),
         back=weight_gradient_transform(shape, dtype), turner=turner(dtype),
     )  # fmt: skip

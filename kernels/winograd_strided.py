@@ -87,14 +87,17 @@ def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> No
         join(_phases(spec, data), spec.stride, found.seen, found.origin, dx[images])
 
 
-def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
-    """The phases of dw, joined: those of all parts are added."""
+def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
+    """The phases of dw, joined, and db: those of all parts are added."""
     found = plan(spec, x.itemsize)
+    db.fill(0)
     for number, (images, unit) in enumerate(found.parts):
         data = _split_data(spec, found, x[images], unit)
         weights = room("phases of weights", unit.w_shape, x.dtype)
-        winograd_dw.conv_dw(unit, dy[images], data, weights)
+        sums = np.empty(spec.K, x.dtype)
+        winograd_dw.conv_dw_db(unit, dy[images], data, weights, sums)
         (add if number else join)(_phases(spec, weights), spec.stride, (spec.R, spec.S), (0, 0), dw)
+        db += sums
 
 
 def _split_data(spec: ConvSpec, plan: Plan, x: np.ndarray, unit: ConvSpec) -> np.ndarray:

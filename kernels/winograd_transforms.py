@@ -15,7 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from itertools import combinations
 from typing import Literal, NamedTuple
 
@@ -177,24 +177,28 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
     Its arguments: the address of the channel's plane (H, W); row and column of the first tile's first input,
     either of which may lie outside, where inputs are zero; H; W; the number of tiles; the address of scratch,
     (height, pitch) numbers; pitch; the address of V[0, 0], and how far it is from there to the next (i, j),
-    in elements. V gets whole vectors. Two are not used.
+    in elements; for gradients, the address of a vector that their sums are added to. V gets whole vectors.
+    One is not used.
     """
     outputs = tile.outputs
     down, across = (of.data if name == "data" else _turned(of.result) for of in tile.both)
     overlap = len(across[0]) - outputs
 
     def emit(
-        builder: ir.IRBuilder, plane, row, col, H, W, tiles, scratch, pitch, v, v_step, *_: ir.Value
+        builder: ir.IRBuilder, plane, row, col, H, W, tiles, scratch, pitch, v, v_step, sums, _: ir.Value
     ) -> None:
         here = Vectors(builder, dtype)
         wide = here.wide
         pixels = builder.add(builder.mul(tiles, i64(outputs)), i64(overlap))
+        total = cgutils.alloca_once_value(builder, ir.Constant(here.vector, None))
         with cgutils.for_range(builder, _chunks(builder, pixels, wide)) as chunk:
             first = builder.mul(chunk.index, i64(wide))
             left = builder.add(col, first)
             inside = builder.and_(
                 here.below(builder.sub(W, left)), builder.not_(here.below(builder.neg(left)))
             )
+            if name == "gradient":  # each pixel is in one tile, and in one sum
+                inside = builder.and_(inside, here.below(builder.sub(pixels, first)))
             column = []
             for i in range(len(down[0])):
                 line = builder.add(row, i64(i))
@@ -205,6 +209,8 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
                 if i >= len(down[0]) - outputs:  # the rows above were asked for with tiles above
                     ahead = here.at(place, i64(TILES_AHEAD * outputs * outputs))
                     here.fetch(here.pointer(ahead), to_write=False)
+            if name == "gradient":
+                builder.store(reduce(builder.fadd, column, builder.load(total)), total)
             for i, vector in enumerate(product(here, down, column)):
                 here.store(vector, here.at(scratch, builder.mul(pitch, i64(i)), first))
         with cgutils.for_range(builder, i64(len(down))) as lines:
@@ -223,6 +229,8 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
                     hands.append(here.picked([hands[hand], *row[outputs:]], lanes))
                 for j, vector in enumerate(product(here, across, hands)):
                     here.store(vector, here.at(to, builder.mul(v_step, i64(j)), first))
+        if name == "gradient":
+            here.store(builder.fadd(here.load(sums), builder.load(total)), sums)
 
     return compiled(f"{name}_{tile}_{dtype.name}", emit)
 

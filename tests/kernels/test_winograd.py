@@ -11,7 +11,7 @@ from kernel_cases import CONVS
 from other_cpus import on_other_cpus, run_on
 
 import kernels
-from kernels import ConvSpec, PoolSpec, winograd_dw_plan, winograd_strided
+from kernels import ConvSpec, PoolSpec, winograd, winograd_dw, winograd_dw_plan, winograd_strided
 from kernels.policy import ERROR_BUDGET
 from kernels.problem import Problem
 from kernels.registry import OPS
@@ -68,6 +68,18 @@ def check(spec: ConvSpec) -> None:
 @pytest.mark.parametrize("spec", LAYERS.values(), ids=LAYERS.keys())
 def test_layers(spec: ConvSpec) -> None:
     check(spec)
+
+
+@pytest.mark.parametrize("spec", LAYERS.values(), ids=LAYERS.keys())
+@pytest.mark.parametrize("workers", [1, 8])
+def test_db_comes_with_dw(spec: ConvSpec, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pixel of dy counts once, however dw is shared out."""
+    monkeypatch.setattr(winograd_dw, "active", lambda: workers)
+    rng = np.random.default_rng(0)
+    dy, x = (rng.integers(-4, 5, shape).astype(np.float32) for shape in (spec.y_shape, spec.x_shape))
+    dw, db = np.empty(spec.w_shape, np.float32), np.empty(spec.K, np.float32)
+    winograd.conv_dw_db(spec, dy, x, dw, db)
+    np.testing.assert_array_equal(db, dy.sum(axis=(0, 2, 3)))
 
 
 @on_other_cpus
