@@ -45,7 +45,9 @@ CLOSE_BYTES = 4 << 20
 BAND_BYTES = 1 << 18
 """Of V of a block whose vectors lie along images, about: no more than the second-level cache takes easily."""
 MOST_WASTED = 1.1
-"""What computing some images twice, and threads that wait, may cost where vectors lie along images."""
+MOST_WASTED_OF_SHORT = 1.4
+"""What computing some images twice, and threads that wait, may cost where vectors lie along images; and where
+rows of tiles would fill less than a quarter of a vector."""
 
 
 class Geometry(NamedTuple):
@@ -216,7 +218,8 @@ def band_of(images: int, down: int, across: int, wide: int, filter_bytes: int, t
     band = -(-down // bands)
     jobs = blocks * -(-down // band)
     longest = -(-jobs // threads) * band * wide
-    return band if longest * threads <= MOST_WASTED * images * down else 0
+    allowed = MOST_WASTED_OF_SHORT if across * 4 < wide else MOST_WASTED
+    return band if longest * threads <= allowed * images * down else 0
 
 
 def rows_of(vectors: int, filters: int) -> int:

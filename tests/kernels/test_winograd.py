@@ -168,14 +168,16 @@ def test_all_threads_have_a_share() -> None:
 
 @pytest.mark.parametrize(
     ("images", "tiles", "threads", "band"),
-    [(64, 2, 2, 2), (16, 2, 2, 1), (61, 2, 2, 2), (64, 2, 8, 1), (64, 7, 2, 1)],
+    [(64, 2, 2, 2), (16, 2, 2, 1), (50, 2, 2, 2), (64, 2, 8, 1), (64, 7, 2, 1)],
 )
 def test_vectors_along_images(images: int, tiles: int, threads: int, band: int) -> None:
     """As many rows of tiles at a time as stay close, and give all threads something to do."""
     assert band_of(images, tiles, tiles, 16, 1536, threads) == band
 
 
-@pytest.mark.parametrize(("images", "tiles", "threads"), [(15, 2, 1), (50, 2, 2), (64, 8, 2), (16, 7, 2)])
+@pytest.mark.parametrize(
+    ("images", "tiles", "threads"), [(15, 2, 1), (17, 2, 2), (24, 5, 1), (64, 8, 2), (16, 7, 2)]
+)
 def test_vectors_along_tiles(images: int, tiles: int, threads: int) -> None:
     """Where images do not fill vectors of 16, or tiles do half of it, or threads would wait."""
     assert band_of(images, tiles, tiles, 16, 1536, threads) == 0
