@@ -58,11 +58,12 @@ def transform_band(plane, down, count, source, geometry, turned, v):
     cols = min(g.W - skipped, g.pitch // g.wide - place)
     first = down * g.outputs - g.top
     begin, end = max(0, -first), min(count * g.outputs + g.beyond, g.H - first)
+    # Rows without padding between them are turned as one.
     together = max(1, end - begin) if cols * g.wide == g.pitch == g.W * g.wide else 1
     for i in range(begin, end, together):
-        row = ((plane * g.H) + first + i) * g.W
-        turn(source.dtype.type(0), g.turner, source.ctypes.data + (row + skipped) * size, g.wide, image_step,
-             cols * together, turned.ctypes.data + (i * g.pitch + place * g.wide) * size, g.wide, 1)  # fmt: skip
+        row = source.ctypes.data + ((plane * g.H + first + i) * g.W + skipped) * size
+        to = turned.ctypes.data + (i * g.pitch + place * g.wide) * size
+        turn(source.dtype.type(0), g.turner, row, g.wide, image_step, cols * together, to, g.wide, 1)
     for i in range(count):
         call_emitted(g.data, turned.ctypes.data + i * g.outputs * g.pitch * size, g.pitch, g.tiles_across,
                      v + i * g.tiles_across * g.wide * size, g.v_step, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
