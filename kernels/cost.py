@@ -24,11 +24,12 @@ class CostModel:
     def __init__(self, points: Iterable[tuple[Spec, float]], dtype: str) -> None:
         self.dtype = dtype
         self.points = list(points)
+        self.strides = {spec.stride for spec, _ in self.points}
         self.coefficients = self._fit() if len(self.points) >= LEAST_POINTS else None
 
     def predict(self, spec: Spec) -> float | None:
         """Seconds of a call on `spec`; None where too little was measured, or nothing at its stride."""
-        if self.coefficients is None or all(spec.stride != known.stride for known, _ in self.points):
+        if self.coefficients is None or spec.stride not in self.strides:
             return None
         return float(self._features(spec) @ self.coefficients)
 

@@ -81,9 +81,7 @@ def _emitted(what: _What, t: int, across: int, dtype: np.dtype) -> int:
                 theirs, masks = [], []
                 for n in range(t):
                     col = builder.add(builder.add(first_col, builder.mul(at, i64(t))), i64(n * wide))
-                    inside = builder.and_(
-                        here.below(builder.sub(cols, col)), builder.not_(here.below(builder.neg(col)))
-                    )
+                    inside = here.inside(col, cols)
                     masks.append(builder.select(there, inside, ir.Constant(inside.type, None)))
                     theirs.append(here.at(source, col))
                 if what == "split":

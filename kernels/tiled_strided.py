@@ -33,8 +33,7 @@ def unit(spec: ConvSpec) -> ConvSpec:
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = x correlated with w, plus b."""
-    if _pays(spec, "forward", x.dtype):
-        spec, x = unit(spec), _seen(spec, x)
+    spec, x = _seen(spec, "forward", x)
     tiled_conv.conv_forward(spec, x, w, b, y)
 
 
@@ -51,15 +50,13 @@ def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> No
 
 def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> None:
     """dw, from x and dy."""
-    if _pays(spec, "dw", x.dtype):
-        spec, x = unit(spec), _seen(spec, x)
+    spec, x = _seen(spec, "dw", x)
     tiled_dw.conv_dw(spec, dy, x, dw)
 
 
 def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
     """dw and db."""
-    if _pays(spec, "dw", x.dtype):
-        spec, x = unit(spec), _seen(spec, x)
+    spec, x = _seen(spec, "dw", x)
     tiled_dw.conv_dw_db(spec, dy, x, dw, db)
 
 
@@ -81,10 +78,13 @@ def pays(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> bool:
     return together.cost + _CALL + _VECTOR[op] * vectors < apart.cost
 
 
-def _seen(spec: ConvSpec, x: np.ndarray) -> np.ndarray:
+def _seen(spec: ConvSpec, op: Op, x: np.ndarray) -> tuple[ConvSpec, np.ndarray]:
+    """The convolution of the pixels that the taps see, and these; or both as given, if that does not pay."""
+    if not _pays(spec, op, x.dtype):
+        return spec, x
     seen = room("pixels", unit(spec).x_shape, x.dtype)
     split(x, spec.stride, (spec.H, spec.W), (0, 0), _as_phases(seen))
-    return seen
+    return unit(spec), seen
 
 
 def _as_phases(seen: np.ndarray) -> np.ndarray:

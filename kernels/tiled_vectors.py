@@ -149,6 +149,11 @@ class Vectors:
         """The mask of the first `count` lanes."""
         return self.builder.icmp_signed("<", self.lane_numbers, self.spread_narrow(count))
 
+    def inside(self, first: ir.Value, count: ir.Value) -> ir.Value:
+        """The mask of the lanes that are among so many, where the first lane is number `first`, or before."""
+        before = self.below(self.builder.neg(first))
+        return self.builder.and_(self.below(self.builder.sub(count, first)), self.builder.not_(before))
+
     def mask(self, bits: ir.Value) -> ir.Value:
         """The mask of the lanes whose bits are set."""
         narrow = self.builder.trunc(bits, ir.IntType(self.wide))

@@ -14,16 +14,23 @@ from kernels.threads import active
 from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace, zeros
-from kernels.winograd_images import correlate_images
+from kernels.winograd_images import correlate_bands
 from kernels.winograd_plan import Plan, plan
 from kernels.winograd_products import FILTERS, multiply, transform_slice, transform_weights
 
 
 @Kernel
 def correlate_tiles(workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
-    """out = source correlated with transformed weights u, plus bias. Workers share out the tiles."""
+    """out = source correlated with transformed weights u, plus bias. Workers share out tiles, or images."""
     for worker in prange(workers):
-        correlate_share(worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work)
+        if geometry[0].band:
+            correlate_bands(
+                worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work
+            )
+        else:
+            correlate_share(
+                worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work
+            )
 
 
 @helper
@@ -170,7 +177,7 @@ def _correlate(
     start = zeros(g.rows, w.dtype)
     work = workspace("work", workers * g.work, w.dtype)
     cost = flops // WORTH_A_LAUNCH
-    if plan.shared == "filters":
+    if plan.by_filters:
         v = workspace("transformed data", g.positions * g.v_step, w.dtype)
         correlate_filters(
             cost, workers, images, source, w, bias, start, y, plan.record, plan.table, plan.tiles, v, work
@@ -179,5 +186,6 @@ def _correlate(
         u = workspace("transformed weights", g.positions * g.u_step, w.dtype)
         jobs = g.slices * -(-g.panel // FILTERS)
         transform_weights(w.size * g.positions, jobs, w, plan.record, u)
-        correlate = correlate_images if plan.shared == "images" else correlate_tiles
-        correlate(cost, workers, images, source, u, bias, start, y, plan.record, plan.table, plan.tiles, work)
+        correlate_tiles(
+            cost, workers, images, source, u, bias, start, y, plan.record, plan.table, plan.tiles, work
+        )

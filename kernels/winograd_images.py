@@ -7,24 +7,18 @@ Lanes along the batch are the layout of A. Krizhevsky's cuda-convnet (CHWN, 2012
 
 from __future__ import annotations
 
-from numba import prange
-
-from kernels.jit import Kernel, helper
+from kernels.jit import helper
 from kernels.tiled_copy import turn
 from kernels.tiled_vectors import call_emitted
 from kernels.winograd_products import multiply
 
 
-@Kernel
-def correlate_images(workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
-    """out = source correlated with transformed weights u, plus bias. Workers share out images, and bands."""
-    for worker in prange(workers):
-        correlate_bands(worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work)
-
-
 @helper
 def correlate_bands(worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
-    """One worker's share. The last images may be some of their neighbours' once more: vectors are full."""
+    """One worker's share of the images, and of the bands of each.
+
+    The last images may be some of their neighbours' once more: vectors are full.
+    """
     g = geometry[0]
     size = work.itemsize
     v = work.ctypes.data + worker * g.work * size

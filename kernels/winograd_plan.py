@@ -14,7 +14,7 @@ time, whose U and M stay close. So the larger of U and V is never in memory as a
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -118,8 +118,8 @@ class Plan(NamedTuple):
     """One correlation, as the compiled loops take it."""
 
     geometry: Geometry
-    shared: Literal["tiles", "filters", "images"]
-    """What workers share out; where it is images, vectors lie along them."""
+    by_filters: bool
+    """Whether workers share out the filters, not the tiles or images."""
     record: np.ndarray
     table: np.ndarray
     """Where the channels of a slice lie in U and V: intp (depth, 2)."""
@@ -159,21 +159,18 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     slices = -(-channels // depth)
     filter_bytes = positions * channels * dtype.itemsize
     along = most_along()
-    shared: Literal["tiles", "filters", "images"]
     band = band_of(spec.N, down, across, wide, filter_bytes, threads) if filters <= tiles else 0
+    by_filters = not band and tiles < max(filters, threads * along * wide)
     if band:
-        shared = "images"
         v_row = block = band * across * wide
         pitch = (across * outputs + shape.S - 1) * wide
         turned, results = (band * outputs + shape.R - 1) * pitch, (band * outputs * target[1] + 1) * wide
     else:
-        shared = "filters" if tiles < max(filters, threads * along * wide) else "tiles"
         blocks = -(-tiles * spec.groups * filter_bytes // BLOCK_BYTES)
-        block = -(-tiles // (blocks * wide)) * wide if shared == "filters" else along * wide
-        v_row = block + (wide if shared == "filters" else 0)  # several workers store whole vectors at once
+        block = -(-tiles // (blocks * wide)) * wide if by_filters else along * wide
+        v_row = block + (wide if by_filters else 0)  # several workers store whole vectors at once
         pitch = shape.pitch(across, wide)
         turned, results = shape.height * pitch, 0
-    by_filters = shared == "filters"
     vectors = min(along, block // wide)
     rows = rows_of(vectors, filters)
     panel = (
@@ -202,7 +199,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     )  # fmt: skip
     table = np.outer(np.arange(depth), [1, v_row])
     addresses = tile_addresses(rows, vectors, filters, dtype)
-    return Plan(geometry, shared, records([geometry]), readonly(table), addresses)
+    return Plan(geometry, by_filters, records([geometry]), readonly(table), addresses)
 
 
 def band_of(images: int, down: int, across: int, wide: int, filter_bytes: int, threads: int) -> int:

@@ -91,10 +91,10 @@ def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db
     """The phases of dw, joined, and db: those of all parts are added."""
     found = plan(spec, x.itemsize)
     db.fill(0)
+    sums = np.empty_like(db)
     for number, (images, unit) in enumerate(found.parts):
         data = _split_data(spec, found, x[images], unit)
         weights = room("phases of weights", unit.w_shape, x.dtype)
-        sums = np.empty(spec.K, x.dtype)
         winograd_dw.conv_dw_db(unit, dy[images], data, weights, sums)
         (add if number else join)(_phases(spec, weights), spec.stride, (spec.R, spec.S), (0, 0), dw)
         db += sums

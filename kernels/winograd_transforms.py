@@ -194,9 +194,7 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
         with cgutils.for_range(builder, _chunks(builder, pixels, wide)) as chunk:
             first = builder.mul(chunk.index, i64(wide))
             left = builder.add(col, first)
-            inside = builder.and_(
-                here.below(builder.sub(W, left)), builder.not_(here.below(builder.neg(left)))
-            )
+            inside = here.inside(left, W)
             if name == "gradient":  # each pixel is in one tile, and in one sum
                 inside = builder.and_(inside, here.below(builder.sub(pixels, first)))
             column = []

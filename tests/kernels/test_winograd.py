@@ -150,9 +150,10 @@ def test_all_threads_have_a_share() -> None:
     """Of the filters, where there are few tiles; else of the tiles, or in dw of filters and channels."""
     spec = ConvSpec(1, 64, 14, 14, 96, 3, 3, padding=1)
     few, many = (plan(spec.with_batch(images), "forward", FLOAT32, 8) for images in (1, 80))
-    assert few.shared == "filters"
+    assert few.by_filters
     assert -(-96 // few.geometry.panel) == 8
-    assert many.shared == "tiles"
+    assert not many.by_filters
+    assert many.geometry.band == 0
     assert many.geometry.panel == 96
     few, many, heavy = (
         winograd_dw_plan.plan(layer, FLOAT32, 8)
