@@ -296,6 +296,27 @@ class Vectors:
         builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
         builder.position_at_end(done)
 
+    def repeated(
+        self,
+        count: ir.Value,
+        values: list[ir.Value],
+        step: Callable[[ir.Value, list[ir.Value]], list[ir.Value]],
+    ) -> list[ir.Value]:
+        """What `step(number, values)` makes of the values, `count` times, at least once: a loop like that."""
+        builder, before = self.builder, self.builder.block
+        loop, done = builder.append_basic_block("loop"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        state = [builder.phi(value.type) for value in (i64(0), *values)]
+        made = step(state[0], list(state[1:]))
+        following = self.opaque(builder.add(state[0], i64(1)))
+        for phi, first, later in zip(state, (i64(0), *values), (following, *made), strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(later, builder.block)
+        builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
+        builder.position_at_end(done)
+        return made
+
     def opaque(self, value: ir.Value) -> ir.Value:
         """The same pointer or integer, in a register, of which LLVM knows nothing more."""
         kind = ir.FunctionType(value.type, [value.type])

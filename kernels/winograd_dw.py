@@ -20,8 +20,8 @@ from kernels.tiled_copy import turn
 from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace, zeros
-from kernels.winograd_conv import transform_channel, transform_plane
 from kernels.winograd_dw_plan import BLOCK, STRETCH, plan
+from kernels.winograd_tiles import transform_channel, transform_plane
 
 
 @Kernel

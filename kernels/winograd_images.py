@@ -10,11 +10,10 @@ from __future__ import annotations
 from kernels.jit import helper
 from kernels.tiled_copy import turn
 from kernels.tiled_vectors import call_emitted
-from kernels.winograd_products import multiply
 
 
 @helper
-def correlate_bands(worker, workers, images, source, u, bias, zeros, out, geometry, table, tiles, work):
+def correlate_bands(worker, workers, images, source, u, bias, out, geometry, results, work):
     """One worker's share of the images, and of the bands of each.
 
     The last images may be some of their neighbours' once more: vectors are full.
@@ -22,7 +21,6 @@ def correlate_bands(worker, workers, images, source, u, bias, zeros, out, geomet
     g = geometry[0]
     size = work.itemsize
     v = work.ctypes.data + worker * g.work * size
-    m = v + g.m * size
     bands = (g.tiles_down + g.band - 1) // g.band
     jobs = (images + g.wide - 1) // g.wide * bands
     for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
@@ -34,12 +32,7 @@ def correlate_bands(worker, workers, images, source, u, bias, zeros, out, geomet
             for c in range(g.channels):
                 plane = (image * g.groups + group) * g.channels + c
                 transform_band(plane, down, count, source, geometry, turned, v + c * g.v_row * size)
-            weights = u.ctypes.data + group * g.filters * g.depth * size
-            multiply(g.filters, count * g.tiles_across * g.wide, weights, v, zeros, geometry, table, tiles, m)
-            for k in range(g.filters):
-                filter = group * g.filters + k
-                transform_band_back(image, filter, down, count, bias, out, geometry, m + k * g.v_row * size,
-                                    v + g.results * size)  # fmt: skip
+            results_of_band(group, image, down, count, u, v, bias, out, geometry, results)
 
 
 @helper
@@ -64,19 +57,25 @@ def transform_band(plane, down, count, source, geometry, turned, v):
 
 
 @helper
-def transform_band_back(image, filter, down, count, bias, out, geometry, m, results):
-    """The outputs of some rows of tiles of one filter, and a vector of images."""
+def results_of_band(group, image, down, count, u, v, bias, out, geometry, results):
+    """The outputs of some rows of tiles, of a group's filters and a vector of images, from their V."""
     g = geometry[0]
     size = out.itemsize
-    filters = g.groups * g.filters
-    first = down * g.outputs
-    rows = min(count * g.outputs, g.OH - first)
-    for i in range(count):
-        call_emitted(g.result, m + i * g.tiles_across * g.wide * size, g.m_step,
-                     results + i * g.outputs * g.OW * g.wide * size, g.OW * g.wide,
-                     min(g.outputs, rows - i * g.outputs), g.OW, g.tiles_across,
-                     bias.ctypes.data + filter * size, results + g.band * g.outputs * g.OW * g.wide * size,
-                     0, 0, 0)  # fmt: skip
-    place = (image * filters + filter) * g.OH + first
-    turn(out.dtype.type(0), g.turner, results, rows * g.OW, g.wide, g.wide,
-         out.ctypes.data + place * g.OW * size, filters * g.OH * g.OW, 0)  # fmt: skip
+    made = v + g.results * size
+    row = g.OW * g.wide
+    step = g.band * g.outputs * row
+    spare = made + g.rows * step * size
+    first, rows = down * g.outputs, min(count * g.outputs, g.OH - down * g.outputs)
+    for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
+        filters = min(g.rows, (group + 1) * g.filters - k)
+        weights = u.ctypes.data + k * g.positions * g.channels * size
+        for i in range(count):
+            for j in range(g.tiles_across):
+                call_emitted(results[filters, 0], v + (i * g.tiles_across + j) * g.wide * size, weights,
+                             g.channels, bias.ctypes.data + k * size,
+                             made + (i * row + j * g.wide) * g.outputs * size, step, row,
+                             rows - i * g.outputs, g.OW - j * g.outputs, spare, 0, 0)  # fmt: skip
+        for n in range(filters):
+            place = (image * g.groups * g.filters + k + n) * g.OH + first
+            turn(out.dtype.type(0), g.turner, made + n * step * size, rows * g.OW, g.wide, g.wide,
+                 out.ctypes.data + place * g.OW * size, g.groups * g.filters * g.OH * g.OW, 0)  # fmt: skip

@@ -6,9 +6,10 @@ M is transformed back. Tiles are numbered through all images, row by row. Vector
 planes are small, and so rows of tiles short, along images (`winograd_images`).
 
 Where there are more tiles than filters, all of U is made first, and workers share out the tiles. Each takes a
-block of them at a time, whose V and M stay close. Where there are more filters, or not enough tiles for all,
-V of a large block is made by all workers, and they share out the filters: each takes a panel of them at a
-time, whose U and M stay close. So the larger of U and V is never in memory as a whole.
+block of them at a time, whose V stays close; M never leaves the registers (`winograd_at_once`). Where there
+are more filters, or not enough tiles for all, V of a large block is made by all workers, and they share out
+the filters: each takes a panel of them at a time, whose U and M stay close (`winograd_filters`). So the
+larger of U and V is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
 from kernels.tiled_tile import Shape, most_along, registers, tile
 from kernels.tiled_vectors import lanes
+from kernels.winograd_at_once import filters_at_once, results_of_images, results_of_tiles
 from kernels.winograd_transforms import (
     Tile,
     data_transform,
     images_data_transform,
-    images_result_transform,
     result_transform,
+    weight_rows_transform,
     weight_transform,
 )
 
@@ -39,15 +41,22 @@ BLOCK_BYTES = 8 << 20
 """Of V that workers share, about: it stays in the last-level cache."""
 PANEL_BYTES = 1 << 19
 """Of U of a panel of filters, about: it stays in the second-level cache."""
+OWN_BYTES = 5 << 17
+"""Of V that is a worker's own, at most: it stays in the second-level cache."""
+FAR_BYTES = 12 << 20
+"""Of U, from which on all of it is far away: workers then read it once for several vectors of tiles."""
+BAND_BYTES = 1 << 18
+"""The same where vectors lie along images, about: so do the turned images, and results."""
 PAGE_BYTES = 4096
 CLOSE_BYTES = 4 << 20
 """Of outputs: so many stay in the caches from one call to the next, more or less."""
-BAND_BYTES = 1 << 18
-"""Of V of a block whose vectors lie along images, about: no more than the second-level cache takes easily."""
 MOST_WASTED = 1.1
 MOST_WASTED_OF_SHORT = 1.4
 """What computing some images twice, and threads that wait, may cost where vectors lie along images; and where
 rows of tiles would fill less than a quarter of a vector."""
+
+
+NO_TABLE = readonly(np.zeros((0, 2), np.intp))
 
 
 class Geometry(NamedTuple):
@@ -72,38 +81,15 @@ class Geometry(NamedTuple):
     beyond: int
     """Rows of inputs of a tile beyond its outputs."""
     positions: int
-    """Products of a tile."""
+    width: int
+    """Products of a tile, and of a row of it."""
     tiles_down: int
     tiles_across: int
     """Of an image."""
-    rows: int
-    """Filters that are multiplied at a time."""
-    panel: int
-    """Filters whose weights are transformed at a time, at most; all, where workers share out the tiles."""
     wide: int
     """Numbers in a vector."""
-    vectors: int
-    """Of tiles that are multiplied at a time, at most."""
-    block: int
-    """Tiles that are transformed at a time, at most."""
-    band: int
-    """The same, where vectors lie along images, in rows of tiles of each; otherwise 0."""
-    depth: int
-    slices: int
-    """Channels that are multiplied at a time, and how often that makes all."""
-    u_step: int
-    v_row: int
-    v_step: int
-    m_step: int
-    """From a position to the next in U, V and M, and from a channel or filter to the next in V and M."""
     pitch: int
     """Of the rows of scratch that a transform needs, or of turned inputs."""
-    m: int
-    scratch: int
-    results: int
-    work: int
-    """Where M, scratch or turned inputs, and results to be turned begin in a worker's part of the workspace,
-    behind its own V or U, and its size."""
     data: int
     weights: int
     result: int
@@ -112,6 +98,31 @@ class Geometry(NamedTuple):
     filter_step: int
     channel_step: int
     """In the weights: dx has filters for channels."""
+    rows: int
+    """Filters that are multiplied at a time."""
+    vectors: int
+    """Of tiles that are multiplied, or where workers share out the tiles, transformed at a time, at most."""
+    depth: int
+    """Channels that are multiplied, or where workers share out the tiles, transformed at a time, at most."""
+    v_row: int
+    v_step: int
+    """In V, from a channel to the next, and from a position."""
+    scratch: int
+    """Where scratch or turned inputs begin in a worker's part of the workspace, behind V, or U and M."""
+    work: int
+    """The size of that part."""
+    band: int = 0
+    """Where vectors lie along images: rows of tiles of each that are transformed at a time, at most."""
+    results: int = 0
+    """There, where results to be turned begin."""
+    block: int = 0
+    panel: int = 0
+    """Where workers share out the filters: tiles, and filters, that are transformed at a time, at most."""
+    u_step: int = 0
+    m_step: int = 0
+    """There, from a position to the next in U and M."""
+    m: int = 0
+    """There, where M begins in a worker's part of the workspace."""
 
 
 class Plan(NamedTuple):
@@ -122,9 +133,10 @@ class Plan(NamedTuple):
     """Whether workers share out the filters, not the tiles or images."""
     record: np.ndarray
     table: np.ndarray
-    """Where the channels of a slice lie in U and V: intp (depth, 2)."""
+    """There, where the channels of a slice lie in U and V: intp (depth, 2)."""
     tiles: np.ndarray
-    """intp (rows + 1, vectors + 1): the address of the register tile for so many filters and vectors."""
+    """There, intp (rows + 1, vectors + 1): the address of the register tile for so many filters and vectors;
+    otherwise (rows + 1, 2): of what makes the results of so many filters, and of what adds to them."""
 
 
 def tile_for(OH: int, OW: int, R: int, S: int) -> Tile:
@@ -150,66 +162,112 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         source, target = target, source
         top, left = spec.R - 1 - top, spec.S - 1 - left
     shape = tile_for(*target, spec.R, spec.S)
-    outputs, positions = shape.outputs, shape.positions
-    down, across = (-(-size // outputs) for size in target)
+    down, across = (-(-size // shape.outputs) for size in target)
     tiles = spec.N * down * across
     wide = lanes(dtype)
+    plane = target[0] * target[1]
+    results_bytes = spec.N * spec.groups * filters * plane * dtype.itemsize
+    layer = Geometry(
+        groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
+        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, outputs=shape.outputs,
+        beyond=shape.R - 1, positions=shape.positions, width=shape.width, tiles_down=down,
+        tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
+        weights=0, result=0, turner=0, filter_step=filter_step, channel_step=channel_step,
+        rows=0, vectors=0, depth=0, v_row=0, v_step=0, scratch=0, work=0,
+    )  # fmt: skip
+    turned = op == "dx"
+    vector_bytes = shape.positions * channels * wide * dtype.itemsize
+    band = band_of(spec.N, down, across, wide, vector_bytes, threads) if filters <= tiles else 0
+    if band:
+        return _by_images(layer, shape, turned, dtype, band)
+    if tiles < max(filters, threads * most_along() * wide):
+        return _by_filters(layer, shape, turned, dtype, tiles, threads)
+    return _by_tiles(layer, shape, turned, dtype)
+
+
+def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band: int) -> Plan:
+    """Workers share out the images, and bands of each."""
+    wide, across = layer.wide, layer.tiles_across
+    rows = min(filters_at_once(shape), layer.filters)
+    v_step = (band * across | 1) * wide
+    v_row = layer.positions * v_step
+    pitch = (across * layer.outputs + shape.S - 1) * wide
+    scratch = layer.channels * v_row
+    results = scratch + (band * layer.outputs + layer.beyond) * pitch
+    geometry = layer._replace(
+        band=band, rows=rows, depth=layer.channels, v_step=v_step, v_row=v_row, pitch=pitch, scratch=scratch,
+        results=results, work=results + (rows * band * layer.outputs * layer.OW + 1) * wide, turner=turner(dtype),
+        data=images_data_transform(shape, dtype), weights=weight_rows_transform(shape, turned, dtype),
+    )  # fmt: skip
+    addresses = np.zeros((rows + 1, 2), np.intp)
+    for filters in {rows, layer.filters % rows} - {0}:
+        addresses[filters, 0] = results_of_images(shape, filters, v_step, dtype)
+    return Plan(geometry, False, records([geometry]), NO_TABLE, readonly(addresses))
+
+
+def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype) -> Plan:
+    """Workers share out the tiles."""
+    wide = layer.wide
+    rows = min(filters_at_once(shape), layer.filters)
+    channel_bytes = layer.positions * wide * dtype.itemsize
+    weight_bytes = layer.positions * layer.groups * layer.filters * layer.channels * dtype.itemsize
+    least = most_along() if weight_bytes > FAR_BYTES else 1
+    parts = -(-least * layer.channels * channel_bytes // OWN_BYTES)
+    depth = layer.channels if parts == 1 else -(-layer.channels // (parts * wide)) * wide
+    vectors = min(most_along(), OWN_BYTES // (depth * channel_bytes))
+    v_step = (vectors + 1 | 1) * wide
+    v_row = layer.positions * v_step
+    scratch = depth * v_row
+    geometry = layer._replace(
+        rows=rows, vectors=vectors, depth=depth, v_step=v_step, v_row=v_row, scratch=scratch,
+        work=scratch + shape.height * layer.pitch, weights=weight_rows_transform(shape, turned, dtype),
+    )  # fmt: skip
+    addresses = np.zeros((rows + 1, 2), np.intp)
+    for filters in {rows, layer.filters % rows} - {0}:
+        for added in range(min(parts, 2)):
+            addresses[filters, added] = results_of_tiles(shape, filters, v_step, bool(added), dtype)
+    return Plan(geometry, False, records([geometry]), NO_TABLE, readonly(addresses))
+
+
+def _by_filters(
+    layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, tiles: int, threads: int
+) -> Plan:
+    """Workers share out the filters."""
+    wide, channels, filters, positions = layer.wide, layer.channels, layer.filters, layer.positions
     slices = -(-channels // DEPTH)
     depth = -(-channels // (slices * wide)) * wide
     slices = -(-channels // depth)
     filter_bytes = positions * channels * dtype.itemsize
-    along = most_along()
-    band = band_of(spec.N, down, across, wide, filter_bytes, threads) if filters <= tiles else 0
-    by_filters = not band and tiles < max(filters, threads * along * wide)
-    if band:
-        v_row = block = band * across * wide
-        pitch = (across * outputs + shape.S - 1) * wide
-        turned, results = (band * outputs + shape.R - 1) * pitch, (band * outputs * target[1] + 1) * wide
-    else:
-        blocks = -(-tiles * spec.groups * filter_bytes // BLOCK_BYTES)
-        block = -(-tiles // (blocks * wide)) * wide if by_filters else along * wide
-        v_row = block + (wide if by_filters else 0)  # several workers store whole vectors at once
-        pitch = shape.pitch(across, wide)
-        turned, results = shape.height * pitch, 0
-    vectors = min(along, block // wide)
+    blocks = -(-tiles * layer.groups * filter_bytes // BLOCK_BYTES)
+    block = -(-tiles // (blocks * wide)) * wide
+    v_row = block + wide  # several workers store whole vectors at once
+    vectors = min(most_along(), block // wide)
     rows = rows_of(vectors, filters)
-    panel = (
-        panel_of(filters, rows, PANEL_BYTES // filter_bytes, threads) if by_filters else spec.groups * filters
-    )
+    panel = panel_of(filters, rows, PANEL_BYTES // filter_bytes, threads)
     u_step = apart(panel * slices * depth, dtype)
-    v_step = apart((spec.groups if by_filters else 1) * channels * v_row, dtype)
-    m_step = apart(min(panel, filters) * v_row, dtype)
-    m = positions * (u_step if by_filters else v_step)
+    m_step = apart(panel * v_row, dtype)
+    m = positions * u_step
     scratch = m + positions * m_step
-    plane = target[0] * target[1]
-    results_bytes = spec.N * spec.groups * filters * plane * dtype.itemsize
-    data, result = (
-        (images_data_transform, images_result_transform) if band else (data_transform, result_transform)
-    )
-    geometry = Geometry(
-        groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
-        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, outputs=outputs,
-        beyond=shape.R - 1, positions=positions,
-        tiles_down=down, tiles_across=across, rows=rows, panel=panel, wide=wide, vectors=vectors,
-        block=block, band=band, depth=depth, slices=slices, u_step=u_step, v_row=v_row, v_step=v_step,
-        m_step=m_step, pitch=pitch, m=m, scratch=scratch, results=scratch + turned,
-        work=scratch + turned + results, data=data(shape, dtype),
-        weights=weight_transform(shape, op == "dx", dtype), result=result(shape, dtype), turner=turner(dtype),
-        filter_step=filter_step, channel_step=channel_step,
+    geometry = layer._replace(
+        rows=rows, panel=panel, vectors=vectors, block=block, depth=depth, u_step=u_step, v_row=v_row,
+        v_step=apart(layer.groups * channels * v_row, dtype), m_step=m_step, m=m, scratch=scratch,
+        work=scratch + shape.height * layer.pitch, weights=weight_transform(shape, turned, dtype),
+        result=result_transform(shape, dtype),
     )  # fmt: skip
     table = np.outer(np.arange(depth), [1, v_row])
     addresses = tile_addresses(rows, vectors, filters, dtype)
-    return Plan(geometry, by_filters, records([geometry]), readonly(table), addresses)
+    return Plan(geometry, True, records([geometry]), readonly(table), addresses)
 
 
-def band_of(images: int, down: int, across: int, wide: int, filter_bytes: int, threads: int) -> int:
+def band_of(images: int, down: int, across: int, wide: int, vector_bytes: int, threads: int) -> int:
     """Rows of tiles of a block whose vectors lie along images; 0 where that does not pay.
 
-    It does where rows of tiles would leave more than half of a vector empty, and images, and threads, hardly.
+    It does where rows of tiles would leave more than half of a vector empty, and images, and threads, hardly,
+    and V of a row of tiles, of `vector_bytes` each, stays close.
     """
-    if images < wide or across * 2 >= wide:
+    if images < wide or across * 2 >= wide or vector_bytes * across > OWN_BYTES:
         return 0
-    fitting = max(1, BAND_BYTES // (filter_bytes * across * wide))
+    fitting = max(1, BAND_BYTES // (vector_bytes * across))
     blocks = -(-images // wide)
     bands = min(down, max(-(-down // fitting), -(-threads // blocks)))
     band = -(-down // bands)

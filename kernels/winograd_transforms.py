@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache, reduce
 from itertools import combinations
@@ -191,7 +191,7 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
         wide = here.wide
         pixels = builder.add(builder.mul(tiles, i64(outputs)), i64(overlap))
         total = cgutils.alloca_once_value(builder, ir.Constant(here.vector, None))
-        with cgutils.for_range(builder, _chunks(builder, pixels, wide)) as chunk:
+        with cgutils.for_range(builder, chunks(builder, pixels, wide)) as chunk:
             first = builder.mul(chunk.index, i64(wide))
             left = builder.add(col, first)
             inside = here.inside(left, W)
@@ -214,7 +214,7 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
         with cgutils.for_range(builder, i64(len(down))) as lines:
             base = here.at(scratch, builder.mul(pitch, lines.index))
             to = here.at(v, builder.mul(builder.mul(v_step, i64(len(across))), lines.index))
-            with cgutils.for_range(builder, _chunks(builder, tiles, wide)) as chunk:
+            with cgutils.for_range(builder, chunks(builder, tiles, wide)) as chunk:
                 first = builder.mul(chunk.index, i64(wide))
                 at = here.at(base, builder.mul(first, i64(outputs)))
                 # As they were stored: what straddles two vectors would wait for these to leave for the cache.
@@ -253,6 +253,49 @@ def weight_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
     return compiled(f"weights_{tile}_{turned:d}_{dtype.name}", emit)
 
 
+@lru_cache(maxsize=256)
+def weight_rows_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
+    """The same, stored row of positions by row, and in a row channel by channel.
+
+    Its arguments: the address of the first channel, how far it is from there to the next, how many there are,
+    the address of U[0, 0] of the first, from there to the next row, and to the next channel, in elements. Six
+    are not used.
+    """
+    down, across = (of.weights for of in tile.both)
+    order = -1 if turned else 1
+
+    def emit(
+        builder: ir.IRBuilder, w, channel_step, channels, u, row_step, column_step, *_: ir.Value
+    ) -> None:
+        here = Vectors(builder, dtype)
+        taps = _turned_rows(here, tile.R * tile.S, w, channel_step, channels)
+        found = _both_ways(here, down, across, taps[::order])
+        for i in range(tile.height):
+            row = here.at(u, builder.mul(row_step, i64(i)))
+            numbers = found[i * tile.width : (i + 1) * tile.width]
+            _store_by_channels(
+                here, numbers, channels, lambda c, row=row: here.at(row, builder.mul(c, column_step))
+            )
+
+    return compiled(f"weight_rows_{tile}_{turned:d}_{dtype.name}", emit)
+
+
+def _store_by_channels(
+    vectors: Vectors,
+    numbers: Sequence[ir.Value],
+    channels: ir.Value,
+    place: Callable[[ir.Value], ir.Value],
+) -> None:
+    """Store side by side what vectors of channels hold for each, at `place(channel)`."""
+    for first in range(0, len(numbers), vectors.wide):
+        some = numbers[first : first + vectors.wide]
+        rest = [ir.Constant(vectors.vector, ir.Undefined)] * (vectors.wide - len(some))
+        for lane, row in enumerate(vectors.transposed([*some, *rest])):
+            there = vectors.builder.icmp_signed("<", i64(lane), channels)
+            mask = vectors.below(vectors.builder.select(there, i64(len(some)), i64(0)))
+            vectors.store(row, vectors.at(place(i64(lane)), i64(first)), mask)
+
+
 def _turned_rows(
     vectors: Vectors, taps: int, address: ir.Value, step: ir.Value, rows: ir.Value
 ) -> list[ir.Value]:
@@ -283,13 +326,7 @@ def weight_gradient_transform(tile: Tile, dtype: np.dtype) -> int:
         here = Vectors(builder, dtype)
         square = [here.load(here.at(du, builder.mul(du_step, i64(n)))) for n in range(tile.positions)]
         taps = _both_ways(here, down, across, square)
-        for first in range(0, len(taps), here.wide):
-            some = taps[first : first + here.wide]
-            rest = [ir.Constant(here.vector, ir.Undefined)] * (here.wide - len(some))
-            for lane, row in enumerate(here.transposed([*some, *rest])):
-                there = builder.icmp_signed("<", i64(lane), channels)
-                mask = here.below(builder.select(there, i64(len(some)), i64(0)))
-                here.store(row, here.at(dw, i64(lane * len(taps) + first)), mask)
+        _store_by_channels(here, taps, channels, lambda c: here.at(dw, builder.mul(c, i64(len(taps)))))
 
     return compiled(f"weight_gradient_{tile}_{dtype.name}", emit)
 
@@ -310,7 +347,7 @@ def result_transform(tile: Tile, dtype: np.dtype) -> int:
         wide, pixels = here.wide, outputs * here.wide
         number = builder.load(builder.inttoptr(bias, here.real.as_pointer()))
         start = here.spread(number)
-        with cgutils.for_range(builder, _chunks(builder, cols, pixels)) as chunk:
+        with cgutils.for_range(builder, chunks(builder, cols, pixels)) as chunk:
             at = here.at(m, builder.mul(chunk.index, i64(wide)))
             square = [here.load(here.at(at, builder.mul(m_step, i64(n)))) for n in range(tile.positions)]
             found = _both_ways(here, down, across, square)
@@ -355,34 +392,6 @@ def images_data_transform(tile: Tile, dtype: np.dtype) -> int:
     return compiled(f"images_data_{tile}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=256)
-def images_result_transform(tile: Tile, dtype: np.dtype) -> int:
-    """The address of what transforms such tiles of one filter back: y = A^T M A, plus the bias.
-
-    Its arguments: the address of M[0, 0], and how far it is from there to the next (i, j); the address of the
-    first output, and from a row of outputs to the next; how many rows and columns are wanted; the number of
-    tiles; the addresses of the bias, and of a vector for what is not wanted. Three are not used.
-    """
-    down, across = (of.result for of in tile.both)
-
-    def emit(
-        builder: ir.IRBuilder, m, m_step, out, out_step, rows, cols, tiles, bias, spare, *_: ir.Value
-    ) -> None:
-        here = Vectors(builder, dtype)
-        start = here.spread(builder.load(builder.inttoptr(bias, here.real.as_pointer())))
-        with cgutils.for_range(builder, tiles) as number:
-            at = here.at(m, builder.mul(number.index, i64(here.wide)))
-            col = builder.mul(number.index, i64(tile.outputs))
-            square = [here.load(here.at(at, builder.mul(m_step, i64(n)))) for n in range(tile.positions)]
-            for n, vector in enumerate(_both_ways(here, down, across, square)):
-                i, j = i64(n // tile.outputs), builder.add(col, i64(n % tile.outputs))
-                wanted = builder.and_(builder.icmp_signed("<", i, rows), builder.icmp_signed("<", j, cols))
-                place = here.at(out, builder.mul(out_step, i), builder.mul(j, i64(here.wide)))
-                here.store(builder.fadd(vector, start), builder.select(wanted, place, spare))
-
-    return compiled(f"images_result_{tile}_{dtype.name}", emit)
-
-
 def _both_ways(vectors: Vectors, down: Matrix, across: Matrix, square: list[ir.Value]) -> list[ir.Value]:
     """down (a, b) times vectors (b, d), row by row, times across (c, d) turned: (a, c), row by row."""
     width = len(across[0])
@@ -390,6 +399,6 @@ def _both_ways(vectors: Vectors, down: Matrix, across: Matrix, square: list[ir.V
     return [value for row in zip(*columns, strict=True) for value in product(vectors, across, row)]
 
 
-def _chunks(builder: ir.IRBuilder, count: ir.Value, size: int) -> ir.Value:
+def chunks(builder: ir.IRBuilder, count: ir.Value, size: int) -> ir.Value:
     """count / size, rounded up."""
     return builder.sdiv(builder.add(count, i64(size - 1)), i64(size))

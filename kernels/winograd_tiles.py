@@ -1,0 +1,90 @@
+"""Tiles row by row: what all of the `winograd` backend's ways to cut up its work share.
+
+Tiles are numbered through all images, row by row; some of them in turn are pieces of rows.
+"""
+
+from __future__ import annotations
+
+from kernels.jit import helper
+from kernels.tiled_vectors import call_emitted
+
+PIECE = 4
+"""Numbers that say where a piece goes: see `cut_vector`."""
+
+
+@helper
+def transform_channel(c, first, last, source, geometry, scratch, v):
+    """V of the tiles from `first` to `last` of one channel."""
+    g = geometry[0]
+    size = source.itemsize
+    plane = g.H * g.W * size
+    transform_plane(g.data, source.ctypes.data + c * plane, g.groups * g.channels * plane, g.H, g.W, g.top,
+                    g.left, first, last, g.tiles_down, g.tiles_across, g.outputs, scratch, g.pitch,
+                    v, g.v_step, 0, size)  # fmt: skip
+
+
+@helper
+def transform_plane(
+    address, plane, image_bytes, H, W, top, left, first, last, tiles_down, tiles_across, outputs,
+    scratch, pitch, to, step, sums, size,
+):  # fmt: skip
+    """The tiles of one channel from `first` to `last` to consecutive places.
+
+    Gradients are added to a vector of sums, too.
+    """
+    of_image = tiles_down * tiles_across
+    at = first
+    while at < last:
+        image, number = at // of_image, at % of_image
+        down, across = number // tiles_across, number % tiles_across
+        count = min(tiles_across - across, last - at)
+        # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
+        call_emitted(address, plane + image * image_bytes, down * outputs - top, across * outputs - left,
+                  H, W, count, scratch, pitch, to + (at - first) * size, step, sums, 0)  # fmt: skip
+        at += count
+
+
+@helper
+def transform_result(first_filter, filters, first, last, bias, out, geometry, m):
+    """The outputs of the tiles from `first` to `last`, of some filters."""
+    g = geometry[0]
+    size = out.itemsize
+    of_image = g.tiles_down * g.tiles_across
+    for k in range(filters):
+        filter = first_filter + k
+        at = first
+        while at < last:
+            image, number = at // of_image, at % of_image
+            down, across = number // g.tiles_across, number % g.tiles_across
+            count = min(g.tiles_across - across, last - at)
+            row, col = down * g.outputs, across * g.outputs
+            place = ((image * g.groups * g.filters + filter) * g.OH + row) * g.OW + col
+            call_emitted(g.result, m + (k * g.v_row + at - first) * size, g.m_step,
+                      out.ctypes.data + place * size, g.OW, min(g.outputs, g.OH - row),
+                      min(count * g.outputs, g.OW - col), bias.ctypes.data + filter * size,
+                      g.ahead, 0, 0, 0, 0)  # fmt: skip
+            at += count
+
+
+@helper
+def cut_vector(first, last, geometry, pieces):
+    """Where the outputs of a vector of tiles go, in a table with a row for each piece.
+
+    Its first row holds their count. A piece's row: how far it is from the filter's first output to where the
+    vector's first pixel would be; the number of the piece's first pixel; its rows of outputs; and columns.
+    """
+    g = geometry[0]
+    of_image = g.tiles_down * g.tiles_across
+    at, count = first, 0
+    while at < last:
+        image, number = at // of_image, at % of_image
+        down, across = number // g.tiles_across, number % g.tiles_across
+        tiles = min(g.tiles_across - across, last - at)
+        row, col, pixel = down * g.outputs, across * g.outputs, (at - first) * g.outputs
+        count += 1
+        pieces[count, 0] = (image * g.groups * g.filters * g.OH + row) * g.OW + col - pixel
+        pieces[count, 1] = pixel
+        pieces[count, 2] = min(g.outputs, g.OH - row)
+        pieces[count, 3] = min(tiles * g.outputs, g.OW - col)
+        at += tiles
+    pieces[0, 0] = count
