@@ -177,10 +177,10 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     )  # fmt: skip
     turned = op == "dx"
     vector_bytes = shape.positions * channels * wide * dtype.itemsize
-    band = band_of(spec.N, down, across, wide, vector_bytes, threads) if filters <= tiles else 0
+    band = band_of(spec.N, down, across, wide, vector_bytes, threads) if filters <= 2 * tiles else 0
     if band:
         return _by_images(layer, shape, turned, dtype, band)
-    if tiles < max(filters, threads * most_along() * wide):
+    if tiles < max(filters // 2, threads * most_along() * wide):
         return _by_filters(layer, shape, turned, dtype, tiles, threads)
     return _by_tiles(layer, shape, turned, dtype)
 
