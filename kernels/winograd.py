@@ -56,8 +56,12 @@ def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = x correlated with w, plus b."""
-    method = winograd_conv if spec.stride == (1, 1) else winograd_strided
+    method = winograd_conv if spec.stride == (1, 1) or is_nested(spec) else winograd_strided
     method.conv_forward(spec, x, w, b, y)
+
+
+def is_nested(spec):
+    return max(spec.R, spec.S) <= 3 and spec.R >= spec.stride[0] and spec.S >= spec.stride[1]
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:

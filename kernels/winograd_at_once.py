@@ -28,7 +28,7 @@ SUMMED = 64
 
 def filters_at_once(tile: Tile) -> int:
     """Whose sums, of a row of positions, the registers hold."""
-    return max(1, registers() // tile.width)
+    return max(1, registers() // tile.across.size)
 
 
 @lru_cache(maxsize=256)
@@ -52,7 +52,7 @@ def results_of_tiles(tile: Tile, filters: int, apart: int, added: bool, dtype: n
         def fetch(row: ir.Value) -> None:
             """Ask for a row of outputs, if there is one: while it computes, and not for all at once."""
             wanted = builder.and_(
-                builder.icmp_signed("<", row, i64(tile.outputs)), builder.icmp_signed("!=", far, i64(0))
+                builder.icmp_signed("<", row, i64(tile.down.outputs)), builder.icmp_signed("!=", far, i64(0))
             )
             with (
                 builder.if_then(wanted),
@@ -69,7 +69,7 @@ def results_of_tiles(tile: Tile, filters: int, apart: int, added: bool, dtype: n
             to = here.at(out, builder.mul(plane, f))
             lines = [here.alternating(row) for row in found]
             with _each_piece(builder, pieces, count) as (at, first, rows, cols):
-                for n in range(tile.outputs):
+                for n in range(tile.across.outputs):
                     begin = builder.sub(i64(n * wide), first)
                     some = builder.and_(
                         builder.icmp_signed("<", begin, cols), builder.icmp_signed(">", begin, i64(-wide))
@@ -138,7 +138,7 @@ def _results(
     v, u, channels, bias = given
     builder = here.builder
     down, across = (of.result for of in tile.both)
-    height, width, outputs = tile.height, tile.width, tile.outputs
+    height, width, outputs = tile.down.size, tile.across.size, tile.across.outputs
     lines = cgutils.alloca_once(builder, here.vector, filters * outputs * height)
     lines.align = here.wide * here.size
 
@@ -182,7 +182,7 @@ def _sums(
     end: ir.Value,
 ) -> list[ir.Value]:
     """Products of a row of positions summed over some channels: for each filter, those of all columns."""
-    builder, width = here.builder, tile.width
+    builder, width = here.builder, tile.across.size
     nothing = ir.Constant(here.vector, [0.0] * here.wide)
 
     def add(number: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:

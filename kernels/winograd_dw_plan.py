@@ -50,8 +50,12 @@ class Geometry(NamedTuple):
     left: int
     OH: int
     OW: int
-    outputs: int
-    """Of a tile, along an axis."""
+    outputs_down: int
+    outputs_across: int
+    """Of a tile."""
+    step_down: int
+    step_across: int
+    """Inputs from a tile to the next."""
     positions: int
     tiles_down: int
     tiles_across: int
@@ -113,8 +117,8 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     """How to compute dw."""
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
     shape = tile_for(spec.OH, spec.OW, spec.R, spec.S)
-    outputs, positions = shape.outputs, shape.positions
-    down, across = -(-spec.OH // outputs), -(-spec.OW // outputs)
+    positions = shape.positions
+    down, across = -(-spec.OH // shape.down.outputs), -(-spec.OW // shape.across.outputs)
     wide = lanes(dtype)
     along = min(most_along(), -(-channels // wide))
     rows = rows_of(along, filters)
@@ -138,10 +142,10 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     e = positions * v_step
     own = e + positions * e_step
     scratch = own + positions * (du_step if by_filters else turned_step)
-    db = scratch + shape.height * pitch
+    db = scratch + shape.down.size * pitch
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=spec.H, W=spec.W, top=spec.rows.before,
-        left=spec.cols.before, OH=spec.OH, OW=spec.OW, outputs=outputs, positions=positions, tiles_down=down,
+        left=spec.cols.before, OH=spec.OH, OW=spec.OW, outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step, step_across=shape.across.step, positions=positions, tiles_down=down,
         tiles_across=across, rows=rows, panel=panel, tile_parts=tile_parts, filter_parts=filter_parts,
         wide=wide, along=along, channel_parts=threads // (tile_parts * filter_parts), c_row=c_row,
         turned_row=turned_row, du_step=du_step, v_step=v_step, e_step=e_step, turned_step=turned_step,

@@ -43,8 +43,8 @@ def transform_band(plane, down, count, source, geometry, turned, v):
     image_step = g.groups * g.channels * g.H * g.W
     skipped, place = max(0, -g.left), max(0, g.left)
     cols = min(g.W - skipped, g.pitch // g.wide - place)
-    first = down * g.outputs - g.top
-    begin, end = max(0, -first), min(count * g.outputs + g.beyond, g.H - first)
+    first = down * g.step_down - g.top
+    begin, end = max(0, -first), min(count * g.step_down + g.beyond, g.H - first)
     # Rows without padding between them are turned as one.
     together = max(1, end - begin) if cols * g.wide == g.pitch == g.W * g.wide else 1
     for i in range(begin, end, together):
@@ -52,7 +52,7 @@ def transform_band(plane, down, count, source, geometry, turned, v):
         to = turned.ctypes.data + (i * g.pitch + place * g.wide) * size
         turn(source.dtype.type(0), g.turner, row, g.wide, image_step, cols * together, to, g.wide, 1)
     for i in range(count):
-        call_emitted(g.data, turned.ctypes.data + i * g.outputs * g.pitch * size, g.pitch, g.tiles_across,
+        call_emitted(g.data, turned.ctypes.data + i * g.step_down * g.pitch * size, g.pitch, g.tiles_across,
                      v + i * g.tiles_across * g.wide * size, g.v_step, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
@@ -63,9 +63,10 @@ def results_of_band(group, image, down, count, u, v, bias, out, geometry, result
     size = out.itemsize
     made = v + g.results * size
     row = g.OW * g.wide
-    step = g.band * g.outputs * row
+    step = g.band * g.outputs_down * row
     spare = made + g.rows * step * size
-    first, rows = down * g.outputs, min(count * g.outputs, g.OH - down * g.outputs)
+    first = down * g.outputs_down
+    rows = min(count * g.outputs_down, g.OH - first)
     for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
         filters = min(g.rows, (group + 1) * g.filters - k)
         weights = u.ctypes.data + k * g.positions * g.channels * size
@@ -73,8 +74,8 @@ def results_of_band(group, image, down, count, u, v, bias, out, geometry, result
             for j in range(g.tiles_across):
                 call_emitted(results[filters, 0], v + (i * g.tiles_across + j) * g.wide * size, weights,
                              g.channels, bias.ctypes.data + k * size,
-                             made + (i * row + j * g.wide) * g.outputs * size, step, row,
-                             rows - i * g.outputs, g.OW - j * g.outputs, spare, 0, 0)  # fmt: skip
+                             made + (i * g.outputs_down * row + j * g.outputs_across * g.wide) * size, step, row,
+                             rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare, 0, 0)  # fmt: skip
         for n in range(filters):
             place = (image * g.groups * g.filters + k + n) * g.OH + first
             turn(out.dtype.type(0), g.turner, made + n * step * size, rows * g.OW, g.wide, g.wide,

@@ -14,6 +14,7 @@ larger of U and V is never in memory as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from kernels.tiled_tile import Shape, most_along, registers, tile
 from kernels.tiled_vectors import lanes
 from kernels.winograd_at_once import filters_at_once, results_of_images, results_of_tiles
 from kernels.winograd_transforms import (
+    Axis,
     Tile,
     data_transform,
     images_data_transform,
@@ -76,10 +78,14 @@ class Geometry(NamedTuple):
     OW: int
     ahead: int
     """How far it is to outputs that are asked for: the next filter's, where all do not stay close, or 0."""
-    outputs: int
-    """Of a tile, along an axis."""
+    outputs_down: int
+    outputs_across: int
+    """Of a tile."""
+    step_down: int
+    step_across: int
+    """Inputs from a tile to the next."""
     beyond: int
-    """Rows of inputs of a tile beyond its outputs."""
+    """Rows of inputs that a tile shares with the next."""
     positions: int
     width: int
     """Products of a tile, and of a row of it."""
@@ -139,13 +145,20 @@ class Plan(NamedTuple):
     otherwise (rows + 1, 2): of what makes the results of so many filters, and of what adds to them."""
 
 
-def tile_for(OH: int, OW: int, R: int, S: int) -> Tile:
-    """Of 4 x 4 outputs, or of 2 x 2 where that takes no more products: where outputs are few.
+def tile_for(OH: int, OW: int, R: int, S: int, stride: tuple[int, int] = (1, 1)) -> Tile:
+    """Of as many outputs as takes the fewest products; of fewer where that takes no more.
 
-    In between, F(4 x 4, 3 x 3) multiplies 2.25 times per output, F(2 x 2, 3 x 3) 4 times, but rounds less.
+    For many outputs F(4 x 4, 3 x 3) multiplies 2.25 times per output, F(2 x 2, 3 x 3) 4 times, but rounds less.
     """
-    tiles = [Tile(outputs, R, S) for outputs in (2, 4)]
-    return min(tiles, key=lambda tile: tile.positions * -(-OH // tile.outputs) * -(-OW // tile.outputs))
+    return Tile(
+        axis_for((2, 4, 7) if stride[0] > 1 else (2, 4), OH, R, stride[0]), axis_for((2, 4), OW, S, stride[1])
+    )
+
+
+def axis_for(outputs: Iterable[int], size: int, taps: int, stride: int) -> Axis:
+    """The one with the fewest products for so many outputs in all."""
+    axes = [Axis(number, taps, stride) for number in outputs]
+    return min(axes, key=lambda axis: axis.size * -(-size // axis.outputs))
 
 
 @lru_cache(maxsize=1024)
@@ -161,16 +174,16 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         channels, filters = filters, channels
         source, target = target, source
         top, left = spec.R - 1 - top, spec.S - 1 - left
-    shape = tile_for(*target, spec.R, spec.S)
-    down, across = (-(-size // shape.outputs) for size in target)
+    shape = tile_for(*target, spec.R, spec.S, spec.stride)
+    down, across = (-(-size // axis.outputs) for size, axis in zip(target, shape, strict=True))
     tiles = spec.N * down * across
     wide = lanes(dtype)
     plane = target[0] * target[1]
     results_bytes = spec.N * spec.groups * filters * plane * dtype.itemsize
     layer = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
-        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, outputs=shape.outputs,
-        beyond=shape.R - 1, positions=shape.positions, width=shape.width, tiles_down=down,
+        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step,
+        step_across=shape.across.step, beyond=shape.down.overlap, positions=shape.positions, width=shape.across.size, tiles_down=down,
         tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
         weights=0, result=0, turner=0, filter_step=filter_step, channel_step=channel_step,
         rows=0, vectors=0, depth=0, v_row=0, v_step=0, scratch=0, work=0,
@@ -191,12 +204,12 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     rows = min(filters_at_once(shape), layer.filters)
     v_step = (band * across | 1) * wide
     v_row = layer.positions * v_step
-    pitch = (across * layer.outputs + shape.S - 1) * wide
+    pitch = (across * layer.step_across + shape.across.overlap) * wide
     scratch = layer.channels * v_row
-    results = scratch + (band * layer.outputs + layer.beyond) * pitch
+    results = scratch + (band * layer.step_down + layer.beyond) * pitch
     geometry = layer._replace(
         band=band, rows=rows, depth=layer.channels, v_step=v_step, v_row=v_row, pitch=pitch, scratch=scratch,
-        results=results, work=results + (rows * band * layer.outputs * layer.OW + 1) * wide, turner=turner(dtype),
+        results=results, work=results + (rows * band * layer.outputs_down * layer.OW + 1) * wide, turner=turner(dtype),
         data=images_data_transform(shape, dtype), weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
@@ -220,7 +233,7 @@ def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype) -> Pl
     scratch = depth * v_row
     geometry = layer._replace(
         rows=rows, vectors=vectors, depth=depth, v_step=v_step, v_row=v_row, scratch=scratch,
-        work=scratch + shape.height * layer.pitch, weights=weight_rows_transform(shape, turned, dtype),
+        work=scratch + shape.down.size * layer.pitch, weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
     for filters in {rows, layer.filters % rows} - {0}:
@@ -251,7 +264,7 @@ def _by_filters(
     geometry = layer._replace(
         rows=rows, panel=panel, vectors=vectors, block=block, depth=depth, u_step=u_step, v_row=v_row,
         v_step=apart(layer.groups * channels * v_row, dtype), m_step=m_step, m=m, scratch=scratch,
-        work=scratch + shape.height * layer.pitch, weights=weight_transform(shape, turned, dtype),
+        work=scratch + shape.down.size * layer.pitch, weights=weight_transform(shape, turned, dtype),
         result=result_transform(shape, dtype),
     )  # fmt: skip
     table = np.outer(np.arange(depth), [1, v_row])

@@ -19,13 +19,13 @@ def transform_channel(c, first, last, source, geometry, scratch, v):
     size = source.itemsize
     plane = g.H * g.W * size
     transform_plane(g.data, source.ctypes.data + c * plane, g.groups * g.channels * plane, g.H, g.W, g.top,
-                    g.left, first, last, g.tiles_down, g.tiles_across, g.outputs, scratch, g.pitch,
-                    v, g.v_step, 0, size)  # fmt: skip
+                    g.left, first, last, g.tiles_down, g.tiles_across, g.step_down, g.step_across, scratch,
+                    g.pitch, v, g.v_step, 0, size)  # fmt: skip
 
 
 @helper
 def transform_plane(
-    address, plane, image_bytes, H, W, top, left, first, last, tiles_down, tiles_across, outputs,
+    address, plane, image_bytes, H, W, top, left, first, last, tiles_down, tiles_across, step_down, step_across,
     scratch, pitch, to, step, sums, size,
 ):  # fmt: skip
     """The tiles of one channel from `first` to `last` to consecutive places.
@@ -39,8 +39,8 @@ def transform_plane(
         down, across = number // tiles_across, number % tiles_across
         count = min(tiles_across - across, last - at)
         # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
-        call_emitted(address, plane + image * image_bytes, down * outputs - top, across * outputs - left,
-                  H, W, count, scratch, pitch, to + (at - first) * size, step, sums, 0)  # fmt: skip
+        call_emitted(address, plane + image * image_bytes, down * step_down - top,
+                  across * step_across - left, H, W, count, scratch, pitch, to + (at - first) * size, step, sums, 0)  # fmt: skip
         at += count
 
 
@@ -57,11 +57,11 @@ def transform_result(first_filter, filters, first, last, bias, out, geometry, m)
             image, number = at // of_image, at % of_image
             down, across = number // g.tiles_across, number % g.tiles_across
             count = min(g.tiles_across - across, last - at)
-            row, col = down * g.outputs, across * g.outputs
+            row, col = down * g.outputs_down, across * g.outputs_across
             place = ((image * g.groups * g.filters + filter) * g.OH + row) * g.OW + col
             call_emitted(g.result, m + (k * g.v_row + at - first) * size, g.m_step,
-                      out.ctypes.data + place * size, g.OW, min(g.outputs, g.OH - row),
-                      min(count * g.outputs, g.OW - col), bias.ctypes.data + filter * size,
+                      out.ctypes.data + place * size, g.OW, min(g.outputs_down, g.OH - row),
+                      min(count * g.outputs_across, g.OW - col), bias.ctypes.data + filter * size,
                       g.ahead, 0, 0, 0, 0)  # fmt: skip
             at += count
 
@@ -80,11 +80,12 @@ def cut_vector(first, last, geometry, pieces):
         image, number = at // of_image, at % of_image
         down, across = number // g.tiles_across, number % g.tiles_across
         tiles = min(g.tiles_across - across, last - at)
-        row, col, pixel = down * g.outputs, across * g.outputs, (at - first) * g.outputs
+        row, col = down * g.outputs_down, across * g.outputs_across
+        pixel = (at - first) * g.outputs_across
         count += 1
         pieces[count, 0] = (image * g.groups * g.filters * g.OH + row) * g.OW + col - pixel
         pieces[count, 1] = pixel
-        pieces[count, 2] = min(g.outputs, g.OH - row)
-        pieces[count, 3] = min(tiles * g.outputs, g.OW - col)
+        pieces[count, 2] = min(g.outputs_down, g.OH - row)
+        pieces[count, 3] = min(tiles * g.outputs_across, g.OW - col)
         at += tiles
     pieces[0, 0] = count

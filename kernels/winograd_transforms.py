@@ -1,6 +1,6 @@
 """The transforms of Winograd's convolution: matrices, made from points, and the loops that apply them.
 
-F(m x m, R x S) computes m x m outputs y from a tile d of (m + R - 1) x (m + S - 1) inputs and weights g of
+F(m x n, R x S) computes m x n outputs y from a tile d of (m + R - 1) x (n + S - 1) inputs and weights g of
 R x S, with a multiplication for each input rather than R S for each output:
 
     y = A^T [(G g G^T) * (B^T d B)] A
@@ -47,46 +47,71 @@ TILES_AHEAD = 64
 
 
 class Matrices(NamedTuple):
-    """Of one axis, n = m + taps - 1: `result` is A^T (m, n), `weights` G (n, taps), `data` B^T (n, n)."""
+    """Of an axis with n products: `result` is A^T (outputs, n), `weights` G (n, taps), `data` B^T (n, n)."""
 
     result: Matrix
     weights: Matrix
     data: Matrix
 
 
-class Tile(NamedTuple):
-    """F(outputs x outputs, R x S)."""
+class Axis(NamedTuple):
+    """One axis of a tile: F(outputs, taps), at a stride no longer than the kernel."""
 
     outputs: int
-    R: int
-    S: int
+    taps: int
+    stride: int = 1
 
     @property
-    def height(self) -> int:
-        """Inputs down, and products."""
-        return self.outputs + self.R - 1
+    def step(self) -> int:
+        """Inputs from a tile to the next."""
+        return self.outputs * self.stride
 
     @property
-    def width(self) -> int:
-        """Inputs across, and products."""
-        return self.outputs + self.S - 1
+    def overlap(self) -> int:
+        """Inputs that a tile shares with the next."""
+        return self.taps - self.stride
+
+    @property
+    def size(self) -> int:
+        """Inputs, and products."""
+        return self.step + self.overlap
+
+    @property
+    def matrices(self) -> Matrices:
+        """Phase by phase, where there is a stride: each s-th input meets each s-th tap, at stride 1."""
+        phases = [matrices(self.outputs, -(-(self.taps - i) // self.stride)) for i in range(self.stride)]
+        return Matrices(
+            [sum(rows, []) for rows in zip(*(phase.result for phase in phases), strict=True)],
+            [_spread(row, i, self.stride, self.taps) for i, of in enumerate(phases) for row in of.weights],
+            [_spread(row, i, self.stride, self.size) for i, of in enumerate(phases) for row in of.data],
+        )
+
+    def __str__(self) -> str:
+        return f"{self.outputs}_{self.taps}_{self.stride}"
+
+
+class Tile(NamedTuple):
+    """F(outputs down x outputs across, R x S)."""
+
+    down: Axis
+    across: Axis
 
     @property
     def positions(self) -> int:
         """Products in all."""
-        return self.height * self.width
+        return self.down.size * self.across.size
 
-    def pitch(self, across: int, wide: int) -> int:
-        """Numbers in a row of inputs, as vectors hold it, for so many tiles."""
-        return (-(-across // wide) * self.outputs - (1 - self.S) // wide) * wide
+    def pitch(self, tiles: int, wide: int) -> int:
+        """Numbers in a row of inputs, as vectors hold it, for so many tiles across."""
+        return (-(-tiles // wide) * self.across.step - -self.across.overlap // wide) * wide
 
     @property
     def both(self) -> tuple[Matrices, Matrices]:
         """Down and across."""
-        return matrices(self.outputs, self.R), matrices(self.outputs, self.S)
+        return self.down.matrices, self.across.matrices
 
     def __str__(self) -> str:
-        return f"{self.outputs}_{self.R}_{self.S}"
+        return f"{self.down}_{self.across}"
 
 
 @lru_cache(maxsize=16)
@@ -95,8 +120,11 @@ def matrices(outputs: int, taps: int) -> Matrices:
 
     See Barabasz et al., section 2. Row i of G evaluates the weights at point i, and the last at infinity; A^T
     evaluates outputs likewise; row i of B^T has the coefficients of the polynomial that is zero at all other
-    points.
+    points. One tap is multiplied as it is.
     """
+    if taps == 1:
+        same = [[Fraction(i == j) for j in range(outputs)] for i in range(outputs)]
+        return Matrices(same, [[Fraction(1)]] * outputs, same)
     points = [Fraction(point) for point in POINTS[outputs + taps - 4]]
     data = [[*_coefficients([q for q in points if q != p]), Fraction(0)] for p in points]
     scales = [math.prod(p - q for q in points if q != p) for p in points]
@@ -108,6 +136,13 @@ def matrices(outputs: int, taps: int) -> Matrices:
         [*weights, infinity[1]],
         [*data, _coefficients(points)],
     )
+
+
+def _spread(row: Sequence[Fraction], first: int, step: int, size: int) -> list[Fraction]:
+    """The numbers of a row at each `step`-th place from `first` on, among zeros."""
+    spread = [Fraction(0)] * size
+    spread[first::step] = row
+    return spread
 
 
 def _turned(matrix: Matrix) -> Matrix:
@@ -180,16 +215,16 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
     in elements; for gradients, the address of a vector that their sums are added to. V gets whole vectors.
     One is not used.
     """
-    outputs = tile.outputs
     down, across = (of.data if name == "data" else _turned(of.result) for of in tile.both)
-    overlap = len(across[0]) - outputs
+    step_down, step = (axis.step for axis in tile)
+    overlap = len(across[0]) - step
 
     def emit(
         builder: ir.IRBuilder, plane, row, col, H, W, tiles, scratch, pitch, v, v_step, sums, _: ir.Value
     ) -> None:
         here = Vectors(builder, dtype)
         wide = here.wide
-        pixels = builder.add(builder.mul(tiles, i64(outputs)), i64(overlap))
+        pixels = builder.add(builder.mul(tiles, i64(step)), i64(overlap))
         total = cgutils.alloca_once_value(builder, ir.Constant(here.vector, None))
         with cgutils.for_range(builder, chunks(builder, pixels, wide)) as chunk:
             first = builder.mul(chunk.index, i64(wide))
@@ -204,8 +239,8 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
                 mask = builder.select(there, inside, ir.Constant(inside.type, None))
                 place = here.at(plane, builder.mul(line, W), left)
                 column.append(here.load(place, mask))
-                if i >= len(down[0]) - outputs:  # the rows above were asked for with tiles above
-                    ahead = here.at(place, i64(TILES_AHEAD * outputs * outputs))
+                if i >= len(down[0]) - step_down:  # the rows above were asked for with tiles above
+                    ahead = here.at(place, i64(TILES_AHEAD * step_down * step))
                     here.fetch(here.pointer(ahead), to_write=False)
             if name == "gradient":
                 builder.store(reduce(builder.fadd, column, builder.load(total)), total)
@@ -216,15 +251,15 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
             to = here.at(v, builder.mul(builder.mul(v_step, i64(len(across))), lines.index))
             with cgutils.for_range(builder, chunks(builder, tiles, wide)) as chunk:
                 first = builder.mul(chunk.index, i64(wide))
-                at = here.at(base, builder.mul(first, i64(outputs)))
+                at = here.at(base, builder.mul(first, i64(step)))
                 # As they were stored: what straddles two vectors would wait for these to leave for the cache.
-                row = [here.load(here.at(at, i64(n * wide))) for n in range(outputs - (-overlap // wide))]
-                hands = here.dealt(row[:outputs])
+                row = [here.load(here.at(at, i64(n * wide))) for n in range(step - (-overlap // wide))]
+                hands = here.dealt(row[:step])
                 for j in range(overlap):  # what the next tiles begin with
-                    further, hand = 1 + j // outputs, j % outputs
-                    beyond = [wide + hand + i * outputs for i in range(further)]
+                    further, hand = 1 + j // step, j % step
+                    beyond = [wide + hand + i * step for i in range(further)]
                     lanes = [*range(further, wide), *beyond]
-                    hands.append(here.picked([hands[hand], *row[outputs:]], lanes))
+                    hands.append(here.picked([hands[hand], *row[step:]], lanes))
                 for j, vector in enumerate(product(here, across, hands)):
                     here.store(vector, here.at(to, builder.mul(v_step, i64(j)), first))
         if name == "gradient":
@@ -246,7 +281,7 @@ def weight_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
 
     def emit(builder: ir.IRBuilder, w, channel_step, channels, u, u_step, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
-        taps = _turned_rows(here, tile.R * tile.S, w, channel_step, channels)
+        taps = _turned_rows(here, tile.down.taps * tile.across.taps, w, channel_step, channels)
         for n, vector in enumerate(_both_ways(here, down, across, taps[::order])):
             here.store(vector, here.at(u, builder.mul(u_step, i64(n))))
 
@@ -268,11 +303,11 @@ def weight_rows_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
         builder: ir.IRBuilder, w, channel_step, channels, u, row_step, column_step, *_: ir.Value
     ) -> None:
         here = Vectors(builder, dtype)
-        taps = _turned_rows(here, tile.R * tile.S, w, channel_step, channels)
+        taps = _turned_rows(here, tile.down.taps * tile.across.taps, w, channel_step, channels)
         found = _both_ways(here, down, across, taps[::order])
-        for i in range(tile.height):
+        for i in range(tile.down.size):
             row = here.at(u, builder.mul(row_step, i64(i)))
-            numbers = found[i * tile.width : (i + 1) * tile.width]
+            numbers = found[i * tile.across.size : (i + 1) * tile.across.size]
             _store_by_channels(
                 here, numbers, channels, lambda c, row=row: here.at(row, builder.mul(c, column_step))
             )
@@ -339,7 +374,7 @@ def result_transform(tile: Tile, dtype: np.dtype) -> int:
     first output, from a row of outputs to the next, how many rows and columns are wanted, the address of the
     bias, and how far it is to outputs that are asked for. All in elements. Four are not used.
     """
-    outputs = tile.outputs
+    outputs = tile.across.outputs
     down, across = (of.result for of in tile.both)
 
     def emit(builder: ir.IRBuilder, m, m_step, out, out_step, rows, cols, bias, ahead, *_: ir.Value) -> None:
@@ -352,7 +387,7 @@ def result_transform(tile: Tile, dtype: np.dtype) -> int:
             square = [here.load(here.at(at, builder.mul(m_step, i64(n)))) for n in range(tile.positions)]
             found = _both_ways(here, down, across, square)
             first = builder.mul(chunk.index, i64(pixels))
-            for i in range(outputs):
+            for i in range(tile.down.outputs):
                 wanted = builder.select(
                     builder.icmp_signed("<", i64(i), rows), builder.sub(cols, first), i64(0)
                 )
@@ -379,12 +414,12 @@ def images_data_transform(tile: Tile, dtype: np.dtype) -> int:
     def emit(builder: ir.IRBuilder, source, row_step, tiles, v, v_step, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
         with cgutils.for_range(builder, tiles) as number:
-            at = here.at(source, builder.mul(number.index, i64(tile.outputs * here.wide)))
+            at = here.at(source, builder.mul(number.index, i64(tile.across.step * here.wide)))
             to = here.at(v, builder.mul(number.index, i64(here.wide)))
             square = [
                 here.load(here.at(at, builder.mul(row_step, i64(i)), i64(j * here.wide)))
-                for i in range(tile.height)
-                for j in range(tile.width)
+                for i in range(tile.down.size)
+                for j in range(tile.across.size)
             ]
             for n, vector in enumerate(_both_ways(here, down, across, square)):
                 here.store(vector, here.at(to, builder.mul(v_step, i64(n))))
