@@ -104,6 +104,13 @@ def turn(zero, address, source, rows, row_step, cols, target, target_step, whole
             )  # fmt: skip
 
 
+@helper
+def clear(zero, target, count):
+    """target[:count] = 0, a vector at a time; what is behind it may be, too."""
+    for first in range(0, count, lanes_of(zero)):
+        load_lanes(zero, target, target + first * size_of(zero), 0, 0, 0)
+
+
 def _emits(emit: Any) -> Any:
     """An intrinsic of a number, for its dtype, and of five integers."""
 

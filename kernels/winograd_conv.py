@@ -12,6 +12,7 @@ from numba import prange
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
+from kernels.tiled_copy import size_of
 from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import room, workspace, zeros
@@ -35,7 +36,7 @@ def transform_weights(jobs, w, geometry, u):
         row = filters * g.width
         for begin in range(0, g.channels, g.depth):
             end = min(begin + g.depth, g.channels)
-            panel = u.ctypes.data + place_of_weights(group * g.filters + first, begin, end, geometry) * size
+            panel = u.ctypes.data + place_of_weights(group * g.filters + first, begin, end, g) * size
             for k in range(filters):
                 for c in range(begin, end, g.wide):
                     place = group * (len(w) // g.groups) + (first + k) * g.filter_step + c * g.channel_step
@@ -45,9 +46,8 @@ def transform_weights(jobs, w, geometry, u):
 
 
 @helper
-def place_of_weights(filter, begin, end, geometry):
+def place_of_weights(filter, begin, end, g):
     """Where in U those of a filter, and the ones behind it, are for a slice of the channels."""
-    g = geometry[0]
     return g.positions * (begin * g.groups * g.filters + (end - begin) * filter)
 
 
@@ -55,20 +55,23 @@ def place_of_weights(filter, begin, end, geometry):
 def correlate_tiles(workers, images, source, u, bias, zeros, out, geometry, results, pieces, work):
     """out = source correlated with transformed weights u, plus bias. Workers share out tiles, or images."""
     for worker in prange(workers):
-        if geometry[0].band:
-            correlate_bands(worker, workers, images, source, u, bias, out, geometry, results, work)
+        zero, g = work.dtype.type(0), geometry[0]
+        if g.band:
+            correlate_bands(zero, worker, workers, images, source.ctypes.data, u.ctypes.data, bias.ctypes.data,
+                            out.ctypes.data, g, results, work.ctypes.data)  # fmt: skip
         else:
-            correlate_share(
-                worker, workers, images, source, u, bias, zeros, out, geometry, results, pieces[worker], work
-            )
+            correlate_share(zero, worker, workers, images, source.ctypes.data, u.ctypes.data, bias.ctypes.data,
+                            zeros.ctypes.data, out.ctypes.data, g, results, pieces[worker],
+                            work.ctypes.data)  # fmt: skip
 
 
 @helper
-def correlate_share(worker, workers, images, source, u, bias, zeros, out, geometry, results, pieces, work):
-    """One worker's share of the tiles."""
-    g = geometry[0]
-    size = work.itemsize
-    v = work.ctypes.data + worker * g.work * size
+def correlate_share(
+    zero, worker, workers, images, source, u, bias, zeros, out, g, results, pieces, work
+):  # fmt: skip
+    """One worker's share of the tiles. Arrays by their addresses, but for small ones."""
+    size = size_of(zero)
+    v = work + worker * g.work * size
     scratch = v + g.scratch * size
     total = images * g.tiles_down * g.tiles_across
     begin, end = worker * total // workers, (worker + 1) * total // workers
@@ -78,29 +81,28 @@ def correlate_share(worker, workers, images, source, u, bias, zeros, out, geomet
         first = begin + block * vectors // blocks * g.wide
         last = min(begin + (block + 1) * vectors // blocks * g.wide, end)
         for at in range(first, last, g.wide):
-            cut_vector(at, min(at + g.wide, last), geometry, pieces[(at - first) // g.wide])
+            cut_vector(at, min(at + g.wide, last), g, pieces[(at - first) // g.wide])
         for group in range(g.groups):
             for c in range(0, g.channels, g.depth):
                 beyond = min(c + g.depth, g.channels)
                 for i in range(c, beyond):
-                    transform_channel(group * g.channels + i, first, last, source, geometry, scratch,
+                    transform_channel(zero, group * g.channels + i, first, last, source, g, scratch,
                                       v + (i - c) * g.v_row * size)  # fmt: skip
-                results_of_tiles(group, c, beyond, last - first, u, v, bias if c == 0 else zeros, out,
-                                 geometry, results, pieces)  # fmt: skip
+                results_of_tiles(zero, group, c, beyond, last - first, u, v, bias if c == 0 else zeros, out, g,
+                                 results, pieces)  # fmt: skip
 
 
 @helper
-def results_of_tiles(group, begin, end, count, u, v, bias, out, geometry, results, pieces):
+def results_of_tiles(zero, group, begin, end, count, u, v, bias, out, g, results, pieces):
     """The outputs of so many tiles and a group's filters, from V of a slice of channels; or added to them."""
-    g = geometry[0]
-    size = out.itemsize
+    size = size_of(zero)
     plane = g.OH * g.OW
     for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
         address = results[min(g.rows, (group + 1) * g.filters - k), min(begin, 1)]
-        weights = u.ctypes.data + place_of_weights(k, begin, end, geometry) * size
+        weights = u + place_of_weights(k, begin, end, g) * size
         for n in range((count + g.wide - 1) // g.wide):
-            call_emitted(address, v + n * g.wide * size, weights, end - begin, bias.ctypes.data + k * size,
-                         out.ctypes.data + k * plane * size, plane, g.OW, pieces[n].ctypes.data, g.ahead,
+            call_emitted(address, v + n * g.wide * size, weights, end - begin, bias + k * size,
+                         out + k * plane * size, plane, g.OW, pieces[n].ctypes.data, g.ahead,
                          0, 0, 0)  # fmt: skip
 
 

@@ -127,8 +127,8 @@ def transform_channels(group, first_channel, last_channel, first, last, x, geome
     for c in range(first_channel, last_channel, g.wide):
         count = min(g.wide, g.channels - c)
         for i in range(count):
-            transform_channel(group * g.channels + c + i, first, last, x, geometry, base + g.scratch * size,
-                              base + i * BLOCK * size)  # fmt: skip
+            transform_channel(zero, group * g.channels + c + i, first, last, x.ctypes.data, g,
+                              base + g.scratch * size, base + i * BLOCK * size)  # fmt: skip
         for position in range(g.positions):
             turn(zero, g.turner, base + position * g.v_step * size, count, BLOCK, last - first,
                  to + (position * g.turned_step + c) * size, g.turned_row, 1)  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 from numba import prange
 
 from kernels.jit import Kernel, helper
+from kernels.tiled_copy import size_of
 from kernels.tiled_vectors import call_emitted
 from kernels.winograd_tiles import transform_channel, transform_result
 
@@ -21,62 +22,61 @@ def correlate_filters(workers, images, source, w, bias, zeros, out, geometry, ta
     for first in range(0, total, g.block):
         last = min(first + g.block, total)
         for worker in prange(workers):
-            transform_share(worker, workers, first, last, source, geometry, v, work)
+            transform_share(work.dtype.type(0), worker, workers, first, last, source.ctypes.data, geometry[0],
+                            v.ctypes.data, work.ctypes.data)  # fmt: skip
         for worker in prange(workers):
-            correlate_panels(
-                worker, workers, first, last, w, bias, zeros, out, geometry, table, tiles, v, work
-            )
+            correlate_panels(work.dtype.type(0), worker, workers, first, last, w.ctypes.data, len(w),
+                             bias.ctypes.data, zeros.ctypes.data, out.ctypes.data, geometry[0],
+                             table.ctypes.data, tiles, v.ctypes.data, work.ctypes.data)  # fmt: skip
 
 
 @helper
-def transform_share(worker, workers, first, last, source, geometry, v, work):
+def transform_share(zero, worker, workers, first, last, source, g, v, work):
     """V of the tiles from `first` to `last`, of a share of the channels."""
-    g = geometry[0]
-    size = work.itemsize
-    scratch = work.ctypes.data + (worker * g.work + g.scratch) * size
+    size = size_of(zero)
+    scratch = work + (worker * g.work + g.scratch) * size
     channels = g.groups * g.channels
     for c in range(worker * channels // workers, (worker + 1) * channels // workers):
-        transform_channel(c, first, last, source, geometry, scratch, v.ctypes.data + c * g.v_row * size)
+        transform_channel(zero, c, first, last, source, g, scratch, v + c * g.v_row * size)
 
 
 @helper
-def correlate_panels(worker, workers, first, last, w, bias, zeros, out, geometry, table, tiles, v, work):
-    """Outputs of the tiles from `first` to `last`, of a share of the filters."""
-    g = geometry[0]
-    size = work.itemsize
-    u = work.ctypes.data + worker * g.work * size
+def correlate_panels(
+    zero, worker, workers, first, last, w, weights, bias, zeros, out, g, table, tiles, v, work
+):  # fmt: skip
+    """Outputs of the tiles from `first` to `last`, of a share of the filters; `weights` are so many."""
+    size = size_of(zero)
+    u = work + worker * g.work * size
     m = u + g.m * size
     panels = (g.filters + g.panel - 1) // g.panel
     jobs = g.groups * panels
     for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
         group, k = job // panels, job % panels * g.panel
         filters = min(g.panel, g.filters - k)
-        k += group * g.filters
         for c in range(0, g.channels, g.depth):
-            transform_slice(k, k + filters, c, w, geometry, u + c * g.panel * size)
-        multiply(filters, last - first, u, v.ctypes.data + group * g.channels * g.v_row * size, zeros,
-                 geometry, table, tiles, m)  # fmt: skip
-        transform_result(k, filters, first, last, bias, out, geometry, m)
+            of_group = w + group * (weights // g.groups) * size
+            transform_slice(zero, k, k + filters, c, of_group, g, u + c * g.panel * size)
+        multiply(zero, filters, last - first, u, v + group * g.channels * g.v_row * size, zeros, g, table, tiles,
+                 m)  # fmt: skip
+        transform_result(zero, group * g.filters + k, filters, first, last, bias, out, g, m)
 
 
 @helper
-def transform_slice(first, last, c0, w, geometry, to):
-    """U (positions, filters, depth) of some filters and one slice of channels."""
-    g = geometry[0]
-    size = w.itemsize
+def transform_slice(zero, first, last, c0, w, g, to):
+    """U (positions, filters, depth) of some filters of a group and one slice of channels."""
+    size = size_of(zero)
     for c in range(c0, min(c0 + g.depth, g.channels), g.wide):
         for k in range(first, last):
-            place = k // g.filters * (len(w) // g.groups) + k % g.filters * g.filter_step + c * g.channel_step
+            place = k * g.filter_step + c * g.channel_step
             u = to + ((k - first) * g.depth + c - c0) * size
-            call_emitted(g.weights, w.ctypes.data + place * size, g.channel_step, g.channels - c, u, g.u_step,
+            call_emitted(g.weights, w + place * size, g.channel_step, g.channels - c, u, g.u_step,
                          0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @helper
-def multiply(filters, count, u, v, zeros, geometry, table, tiles, m):
+def multiply(zero, filters, count, u, v, zeros, g, table, tiles, m):
     """M = U V of some filters and tiles, position by position and slice by slice."""
-    g = geometry[0]
-    size = zeros.itemsize
+    size = size_of(zero)
     vectors = (count + g.wide - 1) // g.wide
     blocks = (vectors + g.vectors - 1) // g.vectors
     for position in range(g.positions):
@@ -86,9 +86,9 @@ def multiply(filters, count, u, v, zeros, geometry, table, tiles, m):
             for c in range(0, g.channels, g.depth):
                 depth = min(g.depth, g.channels - c)
                 of = v + (position * g.v_step + c * g.v_row + first * g.wide) * size
-                start = zeros.ctypes.data if c == 0 else 0
+                start = zeros if c == 0 else 0
                 for k in range(0, filters, g.rows):
                     s = u + (position * g.u_step + c * g.panel + k * g.depth) * size
                     to = m + (position * g.m_step + k * g.v_row + first * g.wide) * size
                     call_emitted(tiles[min(g.rows, filters - k), along], s, g.depth, of, 0,
-                              table.ctypes.data, 1, depth, to, g.v_row, 0, along * g.wide, start)  # fmt: skip
+                                 table, 1, depth, to, g.v_row, 0, along * g.wide, start)  # fmt: skip

@@ -8,38 +8,36 @@ Lanes along the batch are the layout of A. Krizhevsky's cuda-convnet (CHWN, 2012
 from __future__ import annotations
 
 from kernels.jit import helper
-from kernels.tiled_copy import turn
+from kernels.tiled_copy import clear, size_of, turn
 from kernels.tiled_vectors import call_emitted
 
 
 @helper
-def correlate_bands(worker, workers, images, source, u, bias, out, geometry, results, work):
+def correlate_bands(zero, worker, workers, images, source, u, bias, out, g, results, work):
     """One worker's share of the images, and of the bands of each.
 
     The last images may be some of their neighbours' once more: vectors are full.
     """
-    g = geometry[0]
-    size = work.itemsize
-    v = work.ctypes.data + worker * g.work * size
+    size = size_of(zero)
+    v = work + worker * g.work * size
     bands = (g.tiles_down + g.band - 1) // g.band
     jobs = (images + g.wide - 1) // g.wide * bands
     for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
         image, down = min(job // bands * g.wide, images - g.wide), job % bands * g.band
         count = min(g.band, g.tiles_down - down)
-        turned = work[worker * g.work + g.scratch : worker * g.work + g.results]
-        turned[:] = 0
+        turned = v + g.scratch * size
+        clear(zero, turned, g.results - g.scratch)
         for group in range(g.groups):
             for c in range(g.channels):
                 plane = (image * g.groups + group) * g.channels + c
-                transform_band(plane, down, count, source, geometry, turned, v + c * g.v_row * size)
-            results_of_band(group, image, down, count, u, v, bias, out, geometry, results)
+                transform_band(zero, plane, down, count, source, g, turned, v + c * g.v_row * size)
+            results_of_band(zero, group, image, down, count, u, v, bias, out, g, results)
 
 
 @helper
-def transform_band(plane, down, count, source, geometry, turned, v):
+def transform_band(zero, plane, down, count, source, g, turned, v):
     """V of some rows of tiles of one channel, and a vector of images; `plane` is the first one's."""
-    g = geometry[0]
-    size = source.itemsize
+    size = size_of(zero)
     image_step = g.groups * g.channels * g.H * g.W
     skipped, place = max(0, -g.left), max(0, g.left)
     cols = min(g.W - skipped, g.pitch // g.wide - place)
@@ -48,19 +46,18 @@ def transform_band(plane, down, count, source, geometry, turned, v):
     # Rows without padding between them are turned as one.
     together = max(1, end - begin) if cols * g.wide == g.pitch == g.W * g.wide else 1
     for i in range(begin, end, together):
-        row = source.ctypes.data + ((plane * g.H + first + i) * g.W + skipped) * size
-        to = turned.ctypes.data + (i * g.pitch + place * g.wide) * size
-        turn(source.dtype.type(0), g.turner, row, g.wide, image_step, cols * together, to, g.wide, 1)
+        row = source + ((plane * g.H + first + i) * g.W + skipped) * size
+        to = turned + (i * g.pitch + place * g.wide) * size
+        turn(zero, g.turner, row, g.wide, image_step, cols * together, to, g.wide, 1)
     for i in range(count):
-        call_emitted(g.data, turned.ctypes.data + i * g.step_down * g.pitch * size, g.pitch, g.tiles_across,
+        call_emitted(g.data, turned + i * g.step_down * g.pitch * size, g.pitch, g.tiles_across,
                      v + i * g.tiles_across * g.wide * size, g.v_step, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @helper
-def results_of_band(group, image, down, count, u, v, bias, out, geometry, results):
+def results_of_band(zero, group, image, down, count, u, v, bias, out, g, results):
     """The outputs of some rows of tiles, of a group's filters and a vector of images, from their V."""
-    g = geometry[0]
-    size = out.itemsize
+    size = size_of(zero)
     made = v + g.results * size
     row = g.OW * g.wide
     step = g.band * g.outputs_down * row
@@ -69,14 +66,14 @@ def results_of_band(group, image, down, count, u, v, bias, out, geometry, result
     rows = min(count * g.outputs_down, g.OH - first)
     for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
         filters = min(g.rows, (group + 1) * g.filters - k)
-        weights = u.ctypes.data + k * g.positions * g.channels * size
+        weights = u + k * g.positions * g.channels * size
         for i in range(count):
             for j in range(g.tiles_across):
                 call_emitted(results[filters, 0], v + (i * g.tiles_across + j) * g.wide * size, weights,
-                             g.channels, bias.ctypes.data + k * size,
+                             g.channels, bias + k * size,
                              made + (i * g.outputs_down * row + j * g.outputs_across * g.wide) * size, step, row,
                              rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare, 0, 0)  # fmt: skip
         for n in range(filters):
             place = (image * g.groups * g.filters + k + n) * g.OH + first
-            turn(out.dtype.type(0), g.turner, made + n * step * size, rows * g.OW, g.wide, g.wide,
-                 out.ctypes.data + place * g.OW * size, g.groups * g.filters * g.OH * g.OW, 0)  # fmt: skip
+            turn(zero, g.turner, made + n * step * size, rows * g.OW, g.wide, g.wide,
+                 out + place * g.OW * size, g.groups * g.filters * g.OH * g.OW, 0)  # fmt: skip

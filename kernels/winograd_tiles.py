@@ -1,11 +1,13 @@
 """Tiles row by row: what all of the `winograd` backend's ways to cut up its work share.
 
-Tiles are numbered through all images, row by row; some of them in turn are pieces of rows.
+Tiles are numbered through all images, row by row; some of them in turn are pieces of rows. Arrays are given
+by their addresses, and the dtype by a `zero` of it, as in `tiled_copy`.
 """
 
 from __future__ import annotations
 
 from kernels.jit import helper
+from kernels.tiled_copy import size_of
 from kernels.tiled_vectors import call_emitted
 
 PIECE = 4
@@ -13,12 +15,11 @@ PIECE = 4
 
 
 @helper
-def transform_channel(c, first, last, source, geometry, scratch, v):
+def transform_channel(zero, c, first, last, source, g, scratch, v):
     """V of the tiles from `first` to `last` of one channel."""
-    g = geometry[0]
-    size = source.itemsize
+    size = size_of(zero)
     plane = g.H * g.W * size
-    transform_plane(g.data, source.ctypes.data + c * plane, g.groups * g.channels * plane, g.H, g.W, g.top,
+    transform_plane(g.data, source + c * plane, g.groups * g.channels * plane, g.H, g.W, g.top,
                     g.left, first, last, g.tiles_down, g.tiles_across, g.step_down, g.step_across, scratch,
                     g.pitch, v, g.v_step, 0, size)  # fmt: skip
 
@@ -45,10 +46,9 @@ def transform_plane(
 
 
 @helper
-def transform_result(first_filter, filters, first, last, bias, out, geometry, m):
+def transform_result(zero, first_filter, filters, first, last, bias, out, g, m):
     """The outputs of the tiles from `first` to `last`, of some filters."""
-    g = geometry[0]
-    size = out.itemsize
+    size = size_of(zero)
     of_image = g.tiles_down * g.tiles_across
     for k in range(filters):
         filter = first_filter + k
@@ -60,20 +60,19 @@ def transform_result(first_filter, filters, first, last, bias, out, geometry, m)
             row, col = down * g.outputs_down, across * g.outputs_across
             place = ((image * g.groups * g.filters + filter) * g.OH + row) * g.OW + col
             call_emitted(g.result, m + (k * g.v_row + at - first) * size, g.m_step,
-                      out.ctypes.data + place * size, g.OW, min(g.outputs_down, g.OH - row),
-                      min(count * g.outputs_across, g.OW - col), bias.ctypes.data + filter * size,
+                      out + place * size, g.OW, min(g.outputs_down, g.OH - row),
+                      min(count * g.outputs_across, g.OW - col), bias + filter * size,
                       g.ahead, 0, 0, 0, 0)  # fmt: skip
             at += count
 
 
 @helper
-def cut_vector(first, last, geometry, pieces):
+def cut_vector(first, last, g, pieces):
     """Where the outputs of a vector of tiles go, in a table with a row for each piece.
 
     Its first row holds their count. A piece's row: how far it is from the filter's first output to where the
     vector's first pixel would be; the number of the piece's first pixel; its rows of outputs; and columns.
     """
-    g = geometry[0]
     of_image = g.tiles_down * g.tiles_across
     at, count = first, 0
     while at < last:
