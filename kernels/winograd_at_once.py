@@ -28,7 +28,7 @@ SUMMED = 64
 
 def filters_at_once(tile: Tile) -> int:
     """Whose sums, of a row of positions, the registers hold."""
-    return max(1, registers() // tile.across.size)
+    return max(1, registers() // tile.across.products)
 
 
 @lru_cache(maxsize=256)
@@ -138,7 +138,7 @@ def _results(
     v, u, channels, bias = given
     builder = here.builder
     down, across = (of.result for of in tile.both)
-    height, width, outputs = tile.down.size, tile.across.size, tile.across.outputs
+    height, width, outputs = tile.down.products, tile.across.products, tile.across.outputs
     lines = cgutils.alloca_once(builder, here.vector, filters * outputs * height)
     lines.align = here.wide * here.size
 
@@ -182,7 +182,7 @@ def _sums(
     end: ir.Value,
 ) -> list[ir.Value]:
     """Products of a row of positions summed over some channels: for each filter, those of all columns."""
-    builder, width = here.builder, tile.across.size
+    builder, width = here.builder, tile.across.products
     nothing = ir.Constant(here.vector, [0.0] * here.wide)
 
     def add(number: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:

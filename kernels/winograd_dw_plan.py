@@ -142,7 +142,7 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     e = positions * v_step
     own = e + positions * e_step
     scratch = own + positions * (du_step if by_filters else turned_step)
-    db = scratch + shape.down.size * pitch
+    db = scratch + shape.down.products * pitch
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=spec.H, W=spec.W, top=spec.rows.before,
         left=spec.cols.before, OH=spec.OH, OW=spec.OW, outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step, step_across=shape.across.step, positions=positions, tiles_down=down,

@@ -145,20 +145,24 @@ class Plan(NamedTuple):
     otherwise (rows + 1, 2): of what makes the results of so many filters, and of what adds to them."""
 
 
-def tile_for(OH: int, OW: int, R: int, S: int, stride: tuple[int, int] = (1, 1)) -> Tile:
-    """Of as many outputs as takes the fewest products; of fewer where that takes no more.
+def tile_for(OH: int, OW: int, R: int, S: int) -> Tile:
+    """At stride 1, for so many outputs."""
+    return Tile(axis_for(OH, R, (2, 4)), axis_for(OW, S, (2, 4)))
+
+
+def axis_for(
+    size: int, taps: int, outputs: tuple[int, ...], stride: int = 1, source: tuple[int, int] | None = None
+) -> Axis:
+    """The one with the fewest products for `size` outputs; of those that take as many, the smallest.
 
     For many outputs F(4 x 4, 3 x 3) multiplies 2.25 times per output, F(2 x 2, 3 x 3) 4 times, but rounds less.
+    `source`: the padding before the inputs, and how many there are, if tiles may be closed.
     """
-    return Tile(
-        axis_for((2, 4, 7) if stride[0] > 1 else (2, 4), OH, R, stride[0]), axis_for((2, 4), OW, S, stride[1])
-    )
-
-
-def axis_for(outputs: Iterable[int], size: int, taps: int, stride: int) -> Axis:
-    """The one with the fewest products for so many outputs in all."""
     axes = [Axis(number, taps, stride) for number in outputs]
-    return min(axes, key=lambda axis: axis.size * -(-size // axis.outputs))
+    if source and 2 < size < 8:
+        alone = Axis(size, taps, stride, closed=True)
+        axes += [alone] * alone.is_closed(*source)
+    return min(axes, key=lambda axis: axis.products * -(-size // axis.outputs))
 
 
 @lru_cache(maxsize=1024)
@@ -174,7 +178,12 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         channels, filters = filters, channels
         source, target = target, source
         top, left = spec.R - 1 - top, spec.S - 1 - left
-    shape = tile_for(*target, spec.R, spec.S, spec.stride)
+    shape = Tile(
+        axis_for(
+            target[0], spec.R, (2, 4) if spec.stride[0] == 1 else (2, 4, 7), spec.stride[0], (top, source[0])
+        ),
+        axis_for(target[1], spec.S, (2, 4), spec.stride[1], (left, source[1])),
+    )
     down, across = (-(-size // axis.outputs) for size, axis in zip(target, shape, strict=True))
     tiles = spec.N * down * across
     wide = lanes(dtype)
@@ -183,14 +192,16 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     layer = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
         OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step,
-        step_across=shape.across.step, beyond=shape.down.overlap, positions=shape.positions, width=shape.across.size, tiles_down=down,
+        step_across=shape.across.step, beyond=shape.down.overlap, positions=shape.positions, width=shape.across.products, tiles_down=down,
         tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
         weights=0, result=0, turner=0, filter_step=filter_step, channel_step=channel_step,
         rows=0, vectors=0, depth=0, v_row=0, v_step=0, scratch=0, work=0,
     )  # fmt: skip
     turned = op == "dx"
     vector_bytes = shape.positions * channels * wide * dtype.itemsize
-    band = band_of(spec.N, down, across, wide, vector_bytes, threads) if filters <= 2 * tiles else 0
+    weight_bytes = shape.positions * filters * channels * spec.groups * dtype.itemsize
+    by_images = filters <= 2 * tiles or weight_bytes <= FAR_BYTES
+    band = band_of(spec.N, down, across, wide, vector_bytes, threads) if by_images else 0
     if band:
         return _by_images(layer, shape, turned, dtype, band)
     if tiles < max(filters // 2, threads * most_along() * wide):
@@ -233,7 +244,7 @@ def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype) -> Pl
     scratch = depth * v_row
     geometry = layer._replace(
         rows=rows, vectors=vectors, depth=depth, v_step=v_step, v_row=v_row, scratch=scratch,
-        work=scratch + shape.down.size * layer.pitch, weights=weight_rows_transform(shape, turned, dtype),
+        work=scratch + shape.down.products * layer.pitch, weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
     for filters in {rows, layer.filters % rows} - {0}:
@@ -264,7 +275,7 @@ def _by_filters(
     geometry = layer._replace(
         rows=rows, panel=panel, vectors=vectors, block=block, depth=depth, u_step=u_step, v_row=v_row,
         v_step=apart(layer.groups * channels * v_row, dtype), m_step=m_step, m=m, scratch=scratch,
-        work=scratch + shape.down.size * layer.pitch, weights=weight_transform(shape, turned, dtype),
+        work=scratch + shape.down.products * layer.pitch, weights=weight_transform(shape, turned, dtype),
         result=result_transform(shape, dtype),
     )  # fmt: skip
     table = np.outer(np.arange(depth), [1, v_row])

@@ -47,7 +47,7 @@ TILES_AHEAD = 64
 
 
 class Matrices(NamedTuple):
-    """Of an axis with n products: `result` is A^T (outputs, n), `weights` G (n, taps), `data` B^T (n, n)."""
+    """Of an axis with n products: `result` is A^T (outputs, n), `weights` G (n, taps), `data` B^T (n, inputs)."""
 
     result: Matrix
     weights: Matrix
@@ -60,6 +60,8 @@ class Axis(NamedTuple):
     outputs: int
     taps: int
     stride: int = 1
+    closed: bool = False
+    """Whether it is the axis' only tile, and windows that are not whole lie in padding: see `is_closed`."""
 
     @property
     def step(self) -> int:
@@ -72,22 +74,44 @@ class Axis(NamedTuple):
         return self.taps - self.stride
 
     @property
-    def size(self) -> int:
-        """Inputs, and products."""
+    def inputs(self) -> int:
+        """Of a tile."""
         return self.step + self.overlap
 
     @property
+    def phases(self) -> list[int]:
+        """The taps of each phase: each s-th input meets each s-th tap, at stride 1."""
+        return [-(-(self.taps - i) // self.stride) for i in range(self.stride)]
+
+    @property
     def matrices(self) -> Matrices:
-        """Phase by phase, where there is a stride: each s-th input meets each s-th tap, at stride 1."""
-        phases = [matrices(self.outputs, -(-(self.taps - i) // self.stride)) for i in range(self.stride)]
+        """Those of its phases, one after the other."""
+        phases = [(closed_matrices if self.closed else matrices)(self.outputs, taps) for taps in self.phases]
         return Matrices(
             [sum(rows, []) for rows in zip(*(phase.result for phase in phases), strict=True)],
             [_spread(row, i, self.stride, self.taps) for i, of in enumerate(phases) for row in of.weights],
-            [_spread(row, i, self.stride, self.size) for i, of in enumerate(phases) for row in of.data],
+            [_spread(row, i, self.stride, self.inputs) for i, of in enumerate(phases) for row in of.data],
         )
 
+    @property
+    def products(self) -> int:
+        """Multiplications of a tile."""
+        return len(self.matrices.data)
+
+    def is_closed(self, before: int, size: int) -> bool:
+        """Whether one tile may be: all inputs of a phase but as many as there are outputs, less taps, are zero.
+
+        `before`: padding before `size` inputs.
+        """
+        ends = (
+            i + self.stride * n
+            for i, taps in enumerate(self.phases)
+            for n in [*range(taps - 1), *range(self.outputs, self.outputs + taps - 1)]
+        )
+        return all(not before <= place < before + size for place in ends)
+
     def __str__(self) -> str:
-        return f"{self.outputs}_{self.taps}_{self.stride}"
+        return f"{self.outputs}_{self.taps}_{self.stride}_{self.closed:d}"
 
 
 class Tile(NamedTuple):
@@ -99,7 +123,7 @@ class Tile(NamedTuple):
     @property
     def positions(self) -> int:
         """Products in all."""
-        return self.down.size * self.across.size
+        return self.down.products * self.across.products
 
     def pitch(self, tiles: int, wide: int) -> int:
         """Numbers in a row of inputs, as vectors hold it, for so many tiles across."""
@@ -136,6 +160,20 @@ def matrices(outputs: int, taps: int) -> Matrices:
         [*weights, infinity[1]],
         [*data, _coefficients(points)],
     )
+
+
+@lru_cache(maxsize=16)
+def closed_matrices(outputs: int, taps: int) -> Matrices:
+    """Those of a correlation of few inputs between taps - 1 zeros on either side: products as many as outputs.
+
+    It is the product of polynomials itself, and its transposition is F(inputs, taps).
+    """
+    if taps == 1:
+        return matrices(outputs, taps)
+    of = matrices(outputs - taps + 1, taps)
+    zeros = [Fraction(0)] * (taps - 1)
+    data = [[*zeros, *row, *zeros] for row in _turned(of.result)]
+    return Matrices(_turned(of.data), [row[::-1] for row in of.weights], data)
 
 
 def _spread(row: Sequence[Fraction], first: int, step: int, size: int) -> list[Fraction]:
@@ -305,9 +343,9 @@ def weight_rows_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
         here = Vectors(builder, dtype)
         taps = _turned_rows(here, tile.down.taps * tile.across.taps, w, channel_step, channels)
         found = _both_ways(here, down, across, taps[::order])
-        for i in range(tile.down.size):
+        for i in range(tile.down.products):
             row = here.at(u, builder.mul(row_step, i64(i)))
-            numbers = found[i * tile.across.size : (i + 1) * tile.across.size]
+            numbers = found[i * tile.across.products : (i + 1) * tile.across.products]
             _store_by_channels(
                 here, numbers, channels, lambda c, row=row: here.at(row, builder.mul(c, column_step))
             )
@@ -325,9 +363,10 @@ def _store_by_channels(
     for first in range(0, len(numbers), vectors.wide):
         some = numbers[first : first + vectors.wide]
         rest = [ir.Constant(vectors.vector, ir.Undefined)] * (vectors.wide - len(some))
+        whole = vectors.below(i64(len(some)))
         for lane, row in enumerate(vectors.transposed([*some, *rest])):
             there = vectors.builder.icmp_signed("<", i64(lane), channels)
-            mask = vectors.below(vectors.builder.select(there, i64(len(some)), i64(0)))
+            mask = vectors.builder.select(there, whole, ir.Constant(whole.type, None))
             vectors.store(row, vectors.at(place(i64(lane)), i64(first)), mask)
 
 
@@ -418,8 +457,8 @@ def images_data_transform(tile: Tile, dtype: np.dtype) -> int:
             to = here.at(v, builder.mul(number.index, i64(here.wide)))
             square = [
                 here.load(here.at(at, builder.mul(row_step, i64(i)), i64(j * here.wide)))
-                for i in range(tile.down.size)
-                for j in range(tile.across.size)
+                for i in range(tile.down.inputs)
+                for j in range(tile.across.inputs)
             ]
             for n, vector in enumerate(_both_ways(here, down, across, square)):
                 here.store(vector, here.at(to, builder.mul(v_step, i64(n))))
