@@ -3,8 +3,9 @@
 F(4 x 4, 3 x 3) multiplies 36 times for 16 outputs, where the formula does 144 times, and F(4 x 4, 5 x 5) 64
 times rather than 400; F(2 x 2, R x S) serves where outputs are few: A. Lavin, S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", CVPR 2016. At a stride it multiplies as at stride 1 a kernel of R x S strides,
-rounded up: see `winograd_strided`. In float32 the largest error was 2e-6 of the largest output with 3 taps,
-and 9e-6 with 4 and 5, for up to 4096 channels, and in dw 50,000 tiles. In float64 it was below 1e-13.
+rounded up: see `winograd_strided`. Forward, at stride 2 and with 3 or 4 taps, tiles are made of phases: see
+`winograd_transforms`. In float32 the largest error was 2e-6 of the largest output with 3 taps, and 9e-6 with
+4 and 5, for up to 4096 channels, and in dw 50,000 tiles. In float64 it was below 1e-13.
 
 A tile of outputs is made of sums and differences of a tile of inputs: a NaN or an infinity among these may
 reach all outputs of the tile, those too whose windows do not see it.
@@ -20,6 +21,7 @@ from kernels import winograd_conv, winograd_dw, winograd_strided
 from kernels.registry import Op, first_gap, lacking
 from kernels.spec import ConvSpec, PoolSpec, Spec
 from kernels.tiled_db import conv_db
+from kernels.winograd_plan import tiles_have_strides
 from kernels.winograd_strided import unit_taps
 from kernels.winograd_transforms import TAPS
 
@@ -56,16 +58,8 @@ def supports(spec: Spec, op: Op, dtype: np.dtype) -> str | None:
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
     """y = x correlated with w, plus b."""
-    method = winograd_conv if spec.stride == (1, 1) or is_nested(spec) else winograd_strided
+    method = winograd_conv if tiles_have_strides(spec) else winograd_strided
     method.conv_forward(spec, x, w, b, y)
-
-
-def is_nested(spec):
-    return (
-        max(spec.R, spec.S) <= int(__import__("os").environ.get("NEST", "3"))
-        and spec.R >= spec.stride[0]
-        and spec.S >= spec.stride[1]
-    )
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:

@@ -57,11 +57,11 @@ def correlate_tiles(workers, images, source, u, bias, zeros, out, geometry, resu
     for worker in prange(workers):
         zero, g = work.dtype.type(0), geometry[0]
         if g.band:
-            correlate_bands(zero, worker, workers, images, source.ctypes.data, u.ctypes.data, bias.ctypes.data,
-                            out.ctypes.data, g, results, work.ctypes.data)  # fmt: skip
+            correlate_bands(zero, worker, workers, images, source.ctypes.data, u.ctypes.data,
+                            bias.ctypes.data, out.ctypes.data, g, results, work.ctypes.data)  # fmt: skip
         else:
-            correlate_share(zero, worker, workers, images, source.ctypes.data, u.ctypes.data, bias.ctypes.data,
-                            zeros.ctypes.data, out.ctypes.data, g, results, pieces[worker],
+            correlate_share(zero, worker, workers, images, source.ctypes.data, u.ctypes.data,
+                            bias.ctypes.data, zeros.ctypes.data, out.ctypes.data, g, results, pieces[worker],
                             work.ctypes.data)  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def correlate_share(
                 for i in range(c, beyond):
                     transform_channel(zero, group * g.channels + i, first, last, source, g, scratch,
                                       v + (i - c) * g.v_row * size)  # fmt: skip
-                results_of_tiles(zero, group, c, beyond, last - first, u, v, bias if c == 0 else zeros, out, g,
-                                 results, pieces)  # fmt: skip
+                results_of_tiles(zero, group, c, beyond, last - first, u, v, bias if c == 0 else zeros, out,
+                                 g, results, pieces)  # fmt: skip
 
 
 @helper

@@ -150,8 +150,8 @@ def transform_gradients(first_filter, filters, first, last, dy, geometry, base, 
     for k in range(filters):
         transform_plane(g.gradient, dy.ctypes.data + (first_filter + k) * plane,
                         g.groups * g.filters * plane, g.OH, g.OW, 0, 0, first, last,
-                        g.tiles_down, g.tiles_across, g.outputs_down, g.outputs_across, base + g.scratch * size, g.pitch,
-                        e + k * g.e_row * size, g.e_step,
+                        g.tiles_down, g.tiles_across, g.outputs_down, g.outputs_across,
+                        base + g.scratch * size, g.pitch, e + k * g.e_row * size, g.e_step,
                         base + (g.db + (first_filter + k) * g.wide) * size, size)  # fmt: skip
 
 

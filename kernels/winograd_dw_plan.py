@@ -18,7 +18,7 @@ from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
 from kernels.tiled_tile import most_along
 from kernels.tiled_vectors import lanes
-from kernels.winograd_plan import PANEL_BYTES, apart, panel_of, rows_of, tile_addresses, tile_for
+from kernels.winograd_plan import PANEL_BYTES, apart, panel_of, rows_of, steps_of, tile_addresses, tile_for
 from kernels.winograd_transforms import data_transform, gradient_transform, weight_gradient_transform
 
 BLOCK = 64
@@ -116,7 +116,7 @@ class Plan(NamedTuple):
 def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     """How to compute dw."""
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
-    shape = tile_for(spec.OH, spec.OW, spec.R, spec.S)
+    shape = tile_for((spec.OH, spec.OW), (spec.R, spec.S))
     positions = shape.positions
     down, across = -(-spec.OH // shape.down.outputs), -(-spec.OW // shape.across.outputs)
     wide = lanes(dtype)
@@ -145,9 +145,10 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
     db = scratch + shape.down.products * pitch
     geometry = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=spec.H, W=spec.W, top=spec.rows.before,
-        left=spec.cols.before, OH=spec.OH, OW=spec.OW, outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step, step_across=shape.across.step, positions=positions, tiles_down=down,
-        tiles_across=across, rows=rows, panel=panel, tile_parts=tile_parts, filter_parts=filter_parts,
-        wide=wide, along=along, channel_parts=threads // (tile_parts * filter_parts), c_row=c_row,
+        left=spec.cols.before, OH=spec.OH, OW=spec.OW, **steps_of(shape), positions=positions,
+        tiles_down=down, tiles_across=across, rows=rows, panel=panel, tile_parts=tile_parts,
+        filter_parts=filter_parts, channel_parts=threads // (tile_parts * filter_parts), wide=wide,
+        along=along, c_row=c_row,
         turned_row=turned_row, du_step=du_step, v_step=v_step, e_step=e_step, turned_step=turned_step,
         e_row=e_row, pitch=pitch, e=e, own=own, scratch=scratch, db=db, work=db + spec.K * wide,
         taps=spec.R * spec.S, data=data_transform(shape, dtype), gradient=gradient_transform(shape, dtype),

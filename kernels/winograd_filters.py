@@ -56,8 +56,8 @@ def correlate_panels(
         for c in range(0, g.channels, g.depth):
             of_group = w + group * (weights // g.groups) * size
             transform_slice(zero, k, k + filters, c, of_group, g, u + c * g.panel * size)
-        multiply(zero, filters, last - first, u, v + group * g.channels * g.v_row * size, zeros, g, table, tiles,
-                 m)  # fmt: skip
+        multiply(zero, filters, last - first, u, v + group * g.channels * g.v_row * size, zeros, g, table,
+                 tiles, m)  # fmt: skip
         transform_result(zero, group * g.filters + k, filters, first, last, bias, out, g, m)
 
 

@@ -71,8 +71,9 @@ def results_of_band(zero, group, image, down, count, u, v, bias, out, g, results
             for j in range(g.tiles_across):
                 call_emitted(results[filters, 0], v + (i * g.tiles_across + j) * g.wide * size, weights,
                              g.channels, bias + k * size,
-                             made + (i * g.outputs_down * row + j * g.outputs_across * g.wide) * size, step, row,
-                             rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare, 0, 0)  # fmt: skip
+                             made + (i * g.outputs_down * row + j * g.outputs_across * g.wide) * size, step,
+                             row, rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare,
+                             0, 0)  # fmt: skip
         for n in range(filters):
             place = (image * g.groups * g.filters + k + n) * g.OH + first
             turn(zero, g.turner, made + n * step * size, rows * g.OW, g.wide, g.wide,

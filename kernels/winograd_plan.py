@@ -14,13 +14,13 @@ larger of U and V is never in memory as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from kernels.arrays import readonly, records
+from kernels.axis import Pair
 from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
@@ -145,24 +145,36 @@ class Plan(NamedTuple):
     otherwise (rows + 1, 2): of what makes the results of so many filters, and of what adds to them."""
 
 
-def tile_for(OH: int, OW: int, R: int, S: int) -> Tile:
-    """At stride 1, for so many outputs."""
-    return Tile(axis_for(OH, R, (2, 4)), axis_for(OW, S, (2, 4)))
+def tiles_have_strides(spec: ConvSpec) -> bool:
+    """Whether there are tiles for the stride itself: for those of 2 of which a kernel has two, rounded up."""
+    axes = zip((spec.R, spec.S), spec.stride, strict=True)
+    return all(stride == 1 or (stride == 2 and taps in (3, 4)) for taps, stride in axes)
 
 
-def axis_for(
-    size: int, taps: int, outputs: tuple[int, ...], stride: int = 1, source: tuple[int, int] | None = None
-) -> Axis:
-    """The one with the fewest products for `size` outputs; of those that take as many, the smallest.
+def tile_for(size: Pair, taps: Pair, stride: Pair = (1, 1), sources: tuple[Pair, Pair] | None = None) -> Tile:
+    """The one with the fewest products for so many outputs; of those that take as many, the smallest.
 
-    For many outputs F(4 x 4, 3 x 3) multiplies 2.25 times per output, F(2 x 2, 3 x 3) 4 times, but rounds less.
-    `source`: the padding before the inputs, and how many there are, if tiles may be closed.
+    Of many, F(4 x 4, 3 x 3) multiplies 2.25 times for each output, F(2 x 2, 3 x 3) 4 times, but rounds less.
+    `sources`: the padding before the inputs, and how many there are, of each axis, if tiles may be closed.
     """
-    axes = [Axis(number, taps, stride) for number in outputs]
-    if source and 2 < size < 8:
-        alone = Axis(size, taps, stride, closed=True)
-        axes += [alone] * alone.is_closed(*source)
-    return min(axes, key=lambda axis: axis.products * -(-size // axis.outputs))
+    axes = []
+    for i, outputs in enumerate(((2, 4), (2, 4)) if stride == (1, 1) else ((2, 4, 7), (2, 4))):
+        possible = [Axis(number, taps[i], stride[i]) for number in outputs]
+        if sources and 2 < size[i] < 8:
+            alone = Axis(size[i], taps[i], stride[i], closed=True)
+            possible += [alone] * alone.is_closed(*sources[i])
+        products = [axis.products * -(-size[i] // axis.outputs) for axis in possible]
+        axes.append(possible[products.index(min(products))])
+    return Tile(*axes)
+
+
+def steps_of(shape: Tile) -> dict[str, int]:
+    """Of a geometry, what says how far it is from a tile to the next."""
+    down, across = shape
+    return {
+        "outputs_down": down.outputs, "outputs_across": across.outputs,
+        "step_down": down.step, "step_across": across.step,
+    }  # fmt: skip
 
 
 @lru_cache(maxsize=1024)
@@ -178,12 +190,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         channels, filters = filters, channels
         source, target = target, source
         top, left = spec.R - 1 - top, spec.S - 1 - left
-    shape = Tile(
-        axis_for(
-            target[0], spec.R, (2, 4) if spec.stride[0] == 1 else (2, 4, 7), spec.stride[0], (top, source[0])
-        ),
-        axis_for(target[1], spec.S, (2, 4), spec.stride[1], (left, source[1])),
-    )
+    shape = tile_for(target, (spec.R, spec.S), spec.stride, ((top, source[0]), (left, source[1])))
     down, across = (-(-size // axis.outputs) for size, axis in zip(target, shape, strict=True))
     tiles = spec.N * down * across
     wide = lanes(dtype)
@@ -191,8 +198,8 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     results_bytes = spec.N * spec.groups * filters * plane * dtype.itemsize
     layer = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
-        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step,
-        step_across=shape.across.step, beyond=shape.down.overlap, positions=shape.positions, width=shape.across.products, tiles_down=down,
+        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, **steps_of(shape),
+        beyond=shape.down.overlap, positions=shape.positions, width=shape.across.products, tiles_down=down,
         tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
         weights=0, result=0, turner=0, filter_step=filter_step, channel_step=channel_step,
         rows=0, vectors=0, depth=0, v_row=0, v_step=0, scratch=0, work=0,
@@ -220,8 +227,9 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     results = scratch + (band * layer.step_down + layer.beyond) * pitch
     geometry = layer._replace(
         band=band, rows=rows, depth=layer.channels, v_step=v_step, v_row=v_row, pitch=pitch, scratch=scratch,
-        results=results, work=results + (rows * band * layer.outputs_down * layer.OW + 1) * wide, turner=turner(dtype),
-        data=images_data_transform(shape, dtype), weights=weight_rows_transform(shape, turned, dtype),
+        results=results, work=results + (rows * band * layer.outputs_down * layer.OW + 1) * wide,
+        turner=turner(dtype), data=images_data_transform(shape, dtype),
+        weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
     for filters in {rows, layer.filters % rows} - {0}:

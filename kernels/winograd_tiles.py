@@ -26,8 +26,8 @@ def transform_channel(zero, c, first, last, source, g, scratch, v):
 
 @helper
 def transform_plane(
-    address, plane, image_bytes, H, W, top, left, first, last, tiles_down, tiles_across, step_down, step_across,
-    scratch, pitch, to, step, sums, size,
+    address, plane, image_bytes, H, W, top, left, first, last, tiles_down, tiles_across,
+    step_down, step_across, scratch, pitch, to, step, sums, size,
 ):  # fmt: skip
     """The tiles of one channel from `first` to `last` to consecutive places.
 
@@ -41,7 +41,8 @@ def transform_plane(
         count = min(tiles_across - across, last - at)
         # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
         call_emitted(address, plane + image * image_bytes, down * step_down - top,
-                  across * step_across - left, H, W, count, scratch, pitch, to + (at - first) * size, step, sums, 0)  # fmt: skip
+                     across * step_across - left, H, W, count, scratch, pitch, to + (at - first) * size, step,
+                     sums, 0)  # fmt: skip
         at += count
 
 

@@ -7,16 +7,21 @@ R x S, with a multiplication for each input rather than R S for each output:
 
 (A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016). Each is two passes, one
 along an axis. Vectors lie along a row of tiles, along images, or along the channels of weights.
+
+At stride s, each s-th input from the i-th on meets each s-th weight: phase i, at stride 1. Along an axis the
+outputs are sums of those of all phases, so that the matrices of the phases, side by side, are those of a tile
+(C. Huang et al., "DWM: A Decomposable Winograd Method for Convolution Acceleration", AAAI 2020). For 3 taps
+at stride 2, F(4, 2) and F(4, 1) multiply 9 times for 4 outputs, rather than 12 times.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache, reduce
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -47,7 +52,7 @@ TILES_AHEAD = 64
 
 
 class Matrices(NamedTuple):
-    """Of an axis with n products: `result` is A^T (outputs, n), `weights` G (n, taps), `data` B^T (n, inputs)."""
+    """Of n products of an axis: `result` A^T (outputs, n), `weights` G (n, taps), `data` B^T (n, inputs)."""
 
     result: Matrix
     weights: Matrix
@@ -88,7 +93,7 @@ class Axis(NamedTuple):
         """Those of its phases, one after the other."""
         phases = [(closed_matrices if self.closed else matrices)(self.outputs, taps) for taps in self.phases]
         return Matrices(
-            [sum(rows, []) for rows in zip(*(phase.result for phase in phases), strict=True)],
+            [list(chain(*rows)) for rows in zip(*(phase.result for phase in phases), strict=True)],
             [_spread(row, i, self.stride, self.taps) for i, of in enumerate(phases) for row in of.weights],
             [_spread(row, i, self.stride, self.inputs) for i, of in enumerate(phases) for row in of.data],
         )
@@ -99,9 +104,9 @@ class Axis(NamedTuple):
         return len(self.matrices.data)
 
     def is_closed(self, before: int, size: int) -> bool:
-        """Whether one tile may be: all inputs of a phase but as many as there are outputs, less taps, are zero.
+        """Whether a tile alone would be: each phase's first and last inputs, one less than taps, are padding.
 
-        `before`: padding before `size` inputs.
+        That is before `size` inputs, as much as `before`, and behind them.
         """
         ends = (
             i + self.stride * n
@@ -164,9 +169,9 @@ def matrices(outputs: int, taps: int) -> Matrices:
 
 @lru_cache(maxsize=16)
 def closed_matrices(outputs: int, taps: int) -> Matrices:
-    """Those of a correlation of few inputs between taps - 1 zeros on either side: products as many as outputs.
+    """Those of a correlation of inputs between taps - 1 zeros on either side: as many products as outputs.
 
-    It is the product of polynomials itself, and its transposition is F(inputs, taps).
+    It is the product of polynomials itself, whose transposition is F(inputs, taps).
     """
     if taps == 1:
         return matrices(outputs, taps)
@@ -346,9 +351,7 @@ def weight_rows_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
         for i in range(tile.down.products):
             row = here.at(u, builder.mul(row_step, i64(i)))
             numbers = found[i * tile.across.products : (i + 1) * tile.across.products]
-            _store_by_channels(
-                here, numbers, channels, lambda c, row=row: here.at(row, builder.mul(c, column_step))
-            )
+            _store_by_channels(here, numbers, channels, row, column_step)
 
     return compiled(f"weight_rows_{tile}_{turned:d}_{dtype.name}", emit)
 
@@ -357,9 +360,10 @@ def _store_by_channels(
     vectors: Vectors,
     numbers: Sequence[ir.Value],
     channels: ir.Value,
-    place: Callable[[ir.Value], ir.Value],
+    place: ir.Value,
+    step: ir.Value,
 ) -> None:
-    """Store side by side what vectors of channels hold for each, at `place(channel)`."""
+    """Store side by side what vectors of channels hold for each: one `step` behind the other."""
     for first in range(0, len(numbers), vectors.wide):
         some = numbers[first : first + vectors.wide]
         rest = [ir.Constant(vectors.vector, ir.Undefined)] * (vectors.wide - len(some))
@@ -367,7 +371,8 @@ def _store_by_channels(
         for lane, row in enumerate(vectors.transposed([*some, *rest])):
             there = vectors.builder.icmp_signed("<", i64(lane), channels)
             mask = vectors.builder.select(there, whole, ir.Constant(whole.type, None))
-            vectors.store(row, vectors.at(place(i64(lane)), i64(first)), mask)
+            at = vectors.at(place, vectors.builder.mul(step, i64(lane)), i64(first))
+            vectors.store(row, at, mask)
 
 
 def _turned_rows(
@@ -400,7 +405,7 @@ def weight_gradient_transform(tile: Tile, dtype: np.dtype) -> int:
         here = Vectors(builder, dtype)
         square = [here.load(here.at(du, builder.mul(du_step, i64(n)))) for n in range(tile.positions)]
         taps = _both_ways(here, down, across, square)
-        _store_by_channels(here, taps, channels, lambda c: here.at(dw, builder.mul(c, i64(len(taps)))))
+        _store_by_channels(here, taps, channels, dw, i64(len(taps)))
 
     return compiled(f"weight_gradient_{tile}_{dtype.name}", emit)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kernels.problem import Problem
 from kernels.registry import OPS
 from kernels.tiled_work import workspace
 from kernels.winograd_plan import band_of, plan, tile_for
-from kernels.winograd_transforms import TAPS, matrices
+from kernels.winograd_transforms import TAPS, Axis, Tile, matrices
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 WINOGRAD = kernels.get_backend("winograd")
@@ -36,6 +37,12 @@ LAYERS = {
     "images side by side": ConvSpec(31, 5, 12, 11, 7, 5, 4),
     "images side by side, in bands": ConvSpec(62, 40, 19, 22, 18, 3, 3, padding=1, groups=2),
     "images side by side, padded": ConvSpec(64, 3, 9, 12, 4, 3, 3, padding=((5, 3), (4, 6))),
+    "3x3 at 2": ConvSpec(3, 9, 40, 70, 11, 3, 3, stride=2, padding=1),
+    "3x3 at 2, images side by side": ConvSpec(33, 6, 14, 14, 10, 3, 3, stride=2, padding=1, groups=2),
+    "3x3 at 2, closed tiles": ConvSpec(40, 8, 7, 9, 13, 3, 3, stride=2, padding=1),
+    "3x3 at 2, more filters than tiles": ConvSpec(1, 70, 9, 9, 90, 3, 3, stride=2, padding=1),
+    "4x3 at 2 and 1": ConvSpec(2, 5, 30, 31, 7, 4, 3, stride=(2, 1), padding=((0, 3), (1, 2))),
+    "many channels, many weights": ConvSpec(4, 700, 14, 14, 130, 3, 3, padding=1),
     "11x11 at 4": ConvSpec(2, 3, 67, 59, 20, 11, 11, stride=4),
     "7x7 at 2": ConvSpec(2, 3, 40, 70, 18, 7, 7, stride=2, padding=3),
     "another stride across": ConvSpec(
@@ -50,7 +57,7 @@ SCRIPT = """
 from test_winograd import LAYERS, check
 for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "many tiles, grouped",
              "shared tiles", "2x5", "4x2", "5x5, small tiles", "7x7 at 2", "another stride across",
-             "images side by side"):
+             "images side by side", "3x3 at 2", "3x3 at 2, closed tiles"):
     check(LAYERS[name])
 """
 
@@ -87,21 +94,41 @@ def test_other_cpus(tmp_path: Path, cpu: str, features: str, bits: int) -> None:
     run_on(cpu, features, bits, tmp_path, SCRIPT)
 
 
-@pytest.mark.parametrize("outputs", [2, 4])
-@pytest.mark.parametrize("taps", TAPS)
-def test_matrices_make_a_correlation(outputs: int, taps: int) -> None:
+AXES = [
+    *(Axis(outputs, taps) for outputs in (2, 4) for taps in TAPS),
+    *(Axis(outputs, taps, 2) for outputs in (2, 4, 7) for taps in (3, 4)),
+    *(Axis(outputs, 3, 2, closed=True) for outputs in range(3, 8)),
+    Axis(4, 3, closed=True),
+]
+
+
+@pytest.mark.parametrize("axis", AXES, ids=str)
+def test_matrices_make_a_correlation(axis: Axis) -> None:
     """A^T [(G g) * (B^T d)] in exact fractions."""
     rng = np.random.default_rng(0)
-    weights = [Fraction(int(n)) for n in rng.integers(-9, 10, taps)]
-    data = [Fraction(int(n)) for n in rng.integers(-9, 10, outputs + taps - 1)]
+    weights = [Fraction(int(n)) for n in rng.integers(-9, 10, axis.taps)]
+    data = [Fraction(int(n)) for n in rng.integers(-9, 10, axis.inputs)]
+    if axis.closed:
+        before, size = axis.overlap, axis.inputs - 2 * axis.overlap
+        assert axis.is_closed(before, size)
+        assert not axis.is_closed(before, size + 1)
+        assert not axis.is_closed(before - 1, size)
+        data = [number * (before <= i < before + size) for i, number in enumerate(data)]
 
     def times(matrix: list[list[Fraction]], vector: list[Fraction]) -> list[Fraction]:
         return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
-    of = matrices(outputs, taps)
+    of = axis.matrices
     products = [a * b for a, b in zip(times(of.weights, weights), times(of.data, data), strict=True)]
-    expected = [sum(weights[r] * data[i + r] for r in range(taps)) for i in range(outputs)]
-    assert times(of.result, products) == expected
+    firsts = range(0, axis.step, axis.stride)
+    assert times(of.result, products) == [sum(map(operator.mul, weights, data[first:])) for first in firsts]
+
+
+def test_strides_save_products() -> None:
+    """Of 3 x 3 taps at stride 2, where the formula multiplies 9 times for each output."""
+    assert Axis(4, 3, 2).products == 9
+    assert Axis(7, 3, 2).products == 15
+    assert Axis(4, 3, 2, closed=True).products == 8
 
 
 def test_matrices_of_two_outputs_are_those_of_the_paper() -> None:
@@ -118,7 +145,16 @@ def test_matrices_of_two_outputs_are_those_of_the_paper() -> None:
     ("size", "outputs"), [(1, 2), (2, 2), (3, 4), (4, 4), (5, 2), (6, 2), (7, 4), (8, 4), (14, 4), (224, 4)]
 )
 def test_tiles_waste_little(size: int, outputs: int) -> None:
-    assert tile_for(size, size, 3, 3).outputs == outputs
+    assert tile_for((size, 8), (3, 3)) == Tile(Axis(outputs, 3), Axis(4, 3))
+
+
+def test_tiles_of_small_planes() -> None:
+    """As tall as they are, at a stride; and with fewer products where windows end in padding."""
+    for size, expected in ((14, Tile(Axis(7, 3, 2), Axis(4, 3, 2))), (7, Tile(*[Axis(4, 3, 2, True)] * 2))):
+        spec = ConvSpec(32, 8, size, size, 8, 3, 3, stride=2, padding=1)
+        geometry = plan(spec, "forward", FLOAT32, 2).geometry
+        assert geometry.positions == expected.positions
+        assert geometry.outputs_down == expected.down.outputs
 
 
 def test_tolerance_is_within_what_auto_accepts() -> None:
@@ -154,7 +190,6 @@ def test_all_threads_have_a_share() -> None:
     assert -(-96 // few.geometry.panel) == 8
     assert not many.by_filters
     assert many.geometry.band == 0
-    assert many.geometry.panel == 96
     few, many, heavy = (
         winograd_dw_plan.plan(layer, FLOAT32, 8)
         for layer in (spec, spec.with_batch(80), ConvSpec(80, 128, 14, 14, 96, 3, 3, padding=1))
@@ -173,15 +208,16 @@ def test_all_threads_have_a_share() -> None:
 )
 def test_vectors_along_images(images: int, tiles: int, threads: int, band: int) -> None:
     """As many rows of tiles at a time as stay close, and give all threads something to do."""
-    assert band_of(images, tiles, tiles, 16, 1536, threads) == band
+    assert band_of(images, tiles, tiles, 16, 16 * 1536, threads) == band
 
 
 @pytest.mark.parametrize(
-    ("images", "tiles", "threads"), [(15, 2, 1), (17, 2, 2), (24, 5, 1), (64, 8, 2), (16, 7, 2)]
+    ("images", "tiles", "threads", "channels"),
+    [(15, 2, 1, 1), (17, 2, 2, 1), (24, 5, 1, 1), (64, 8, 2, 1), (16, 7, 2, 1), (64, 2, 2, 256)],
 )
-def test_vectors_along_tiles(images: int, tiles: int, threads: int) -> None:
-    """Where images do not fill vectors of 16, or tiles do half of it, or threads would wait."""
-    assert band_of(images, tiles, tiles, 16, 1536, threads) == 0
+def test_vectors_along_tiles(images: int, tiles: int, threads: int, channels: int) -> None:
+    """Where images do not fill vectors of 16, tiles do half of it, threads would wait, or V is large."""
+    assert band_of(images, tiles, tiles, 16, 1536 * channels, threads) == 0
 
 
 def test_nan_stays_in_its_tiles() -> None:
