@@ -246,7 +246,7 @@ def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype) -> Pl
     least = most_along() if weight_bytes > FAR_BYTES else 1
     parts = -(-least * layer.channels * channel_bytes // OWN_BYTES)
     depth = layer.channels if parts == 1 else -(-layer.channels // (parts * wide)) * wide
-    vectors = min(most_along(), OWN_BYTES // (depth * channel_bytes))
+    vectors = max(1, min(most_along(), OWN_BYTES // (depth * channel_bytes)))
     v_step = (vectors + 1 | 1) * wide
     v_row = layer.positions * v_step
     scratch = depth * v_row
