@@ -208,13 +208,14 @@ def _conv_backward(
 
 def _wanted(need: Iterable[str]) -> tuple[str, ...]:
     """The gradients that `need` names."""
-    if not isinstance(need, Iterable):
-        raise TypeError(f"need is {need!r}; expected some of 'dx', 'dw', 'db'")
-    wanted = (need,) if isinstance(need, str) else tuple(need)
-    for name in wanted:
+    if type(need) is not tuple:  # which it mostly is, and asking for more takes a while
+        if not isinstance(need, Iterable):
+            raise TypeError(f"need is {need!r}; expected some of 'dx', 'dw', 'db'")
+        need = (need,) if isinstance(need, str) else tuple(need)
+    for name in need:
         if name not in _GRADIENTS:
             raise ValueError(f"need holds {name!r}; expected some of 'dx', 'dw', 'db'")
-    return wanted
+    return need
 
 
 def max_pool2d(
@@ -350,7 +351,7 @@ def _shaped(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _ready(array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """`array` as backends get it: of `shape` and `dtype`, C-contiguous, aligned, read-only."""
     flags = array.flags
-    if array.dtype is not dtype or not (flags.c_contiguous and flags.aligned):
+    if array.dtype is not dtype or not (flags.carray or (flags.c_contiguous and flags.aligned)):
         array = np.require(array, dtype, ("C_CONTIGUOUS", "ALIGNED"))
     # A view of its own, even where nothing changes.
     return readonly(array.view() if array.shape == shape else array.reshape(shape))

@@ -21,7 +21,7 @@ from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import Correlation
 from kernels.tiled_copy import copy_block
-from kernels.tiled_pack import packed
+from kernels.tiled_pack import pack_few, room_for
 from kernels.tiled_plan import PART, Cut, Plan, plan
 from kernels.tiled_record import column, entries, matrix
 from kernels.tiled_vectors import call_emitted
@@ -29,8 +29,9 @@ from kernels.tiled_work import nothing
 
 
 @Kernel
-def correlate_blocks(source, out, plan, memory):
-    """out = source correlated with what is packed, plus bias."""
+def correlate_blocks(source, w, bias, out, plan, memory):
+    """out = source correlated with w, plus bias, if it is not empty; many weights are packed already."""
+    pack_few(w, bias, plan[0].packing, memory)
     workers, tasks = plan[0].workers, plan[0].tasks
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
@@ -78,8 +79,8 @@ def lay_tiles(worker, task, source, out, plan, memory):
 
 def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
     """out = source correlated with w, plus bias, if it is not empty."""
-    memory = packed(plan, w, bias)
-    correlate_blocks(plan.operations, source, out, plan.record, memory)
+    memory = room_for(plan, w, bias)
+    correlate_blocks(plan.operations, source, w, bias, out, plan.record, memory)
 
 
 class _Way(NamedTuple):

@@ -23,7 +23,7 @@ from kernels.spec import ConvSpec
 from kernels.tiled_axis import Correlation, Inside
 from kernels.tiled_copy import lanes_of, turn
 from kernels.tiled_lay import cost_of_pixels, most_vectors
-from kernels.tiled_pack import Packing, packed
+from kernels.tiled_pack import Packing, pack_few, room_for
 from kernels.tiled_plan import packing_cost, shares
 from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
@@ -187,8 +187,9 @@ def _taps(asked: Correlation, numbers: int, together: int) -> tuple[np.ndarray, 
 
 
 @Kernel
-def correlate_images(source, out, plan, memory):
-    """out = source correlated with what is packed, plus bias."""
+def correlate_images(source, w, bias, out, plan, memory):
+    """out = source correlated with w, plus bias, if it is not empty; many weights are packed already."""
+    pack_few(w, bias, plan[0].packing, memory)
     workers, tasks = plan[0].workers, plan[0].tasks
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
@@ -227,5 +228,5 @@ def compute_images(worker, task, source, out, plan, memory):
 
 def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
     """out = source correlated with w, plus bias, if it is not empty."""
-    memory = packed(plan, w, bias)
-    correlate_images(plan.operations, source, out, plan.record, memory)
+    memory = room_for(plan, w, bias)
+    correlate_images(plan.operations, source, w, bias, out, plan.record, memory)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numba import carray, prange
 
-from kernels.jit import Kernel, helper
+from kernels.jit import Kernel, helper, is_launched
 from kernels.tiled_axis import Correlation
 from kernels.tiled_copy import turn, turner
 from kernels.tiled_record import Recorded, matrix, pointer
@@ -35,6 +35,8 @@ class Packing(Recorded):
     outer_step: int
     inner: int
     """How often, and how far apart, a filter has how many weights in a row."""
+    few: int
+    """Whether one thread packs them, before it starts the others."""
     across_filters: int
     """Whether vectors lie along filters; then packed filters are vectors, too."""
     turner: int
@@ -57,35 +59,50 @@ class Packing(Recorded):
         end = bias + whole_lines(groups * asked.filters + 4 * lanes(dtype))
         return cls(
             groups, asked.filters, asked.weights // asked.per_filter, asked.per_channel, asked.per_filter,
-            across_filters, turner(dtype), int(of_group), bias, end,
-            np.column_stack([np.array(panels, np.intp), starts]),
+            not is_launched(groups * asked.filters * asked.weights), across_filters, turner(dtype),
+            int(of_group), bias, end, np.column_stack([np.array(panels, np.intp), starts]),
         )  # fmt: skip
 
 
 @Kernel
 def pack(w, bias, packing, memory):
-    """Into the workspace: for each group and panel (outer, inner, filters of it), and the bias.
-
-    Of each group, filter k has its weights at o * outer_step + k * inner, `inner` of them in a row.
-    """
-    p = packing[0]
-    start, end = p.bias, p.end
-    if p.inner > 1:
-        pieces = p.groups * len(matrix(p.panels)) * p.outer
-        for piece in prange(pieces):
-            pack_piece(piece, w, packing, memory)
-    else:
-        rows = p.groups * p.outer
-        for row in prange(rows):
-            pack_row(row, w, packing, memory)
-    for i in range(end - start):
-        memory[start + i] = bias[i] if i < len(bias) else 0
+    """Many weights into the workspace, by all threads."""
+    for piece in prange(pieces(packing[0])):
+        pack_piece(piece, w, bias, packing[0], memory)
 
 
 @helper
-def pack_piece(piece, w, packing, memory):
+def pack_few(w, bias, p, memory):
+    """Few weights into the workspace, if they are few: by the thread that is about to start the others."""
+    if p.few:
+        for piece in range(pieces(p)):
+            pack_piece(piece, w, bias, p, memory)
+
+
+@helper
+def pieces(p):
+    """How many there are: rows of weights, or of a panel."""
+    return p.groups * p.outer * (len(matrix(p.panels)) if p.inner > 1 else 1)
+
+
+@helper
+def pack_piece(piece, w, bias, p, memory):
+    """Some weights of one group; filter k has them at o * outer_step + k * inner, `inner` in a row.
+
+    They go to where the group and panel have them: (outer, inner, filters of it). The first takes the bias.
+    """
+    if p.inner > 1:
+        pack_panel(piece, w, p, memory)
+    else:
+        pack_row(piece, w, p, memory)
+    if piece == 0:
+        for i in range(p.end - p.bias):
+            memory[p.bias + i] = bias[i] if i < len(bias) else 0
+
+
+@helper
+def pack_panel(piece, w, p, memory):
     """The weights of one group, panel and o; whole vectors are padded with zeros."""
-    p = packing[0]
     panels = matrix(p.panels)
     o, panel = piece % p.outer, panels[piece // p.outer % len(panels)]
     group = piece // (p.outer * len(panels))
@@ -102,9 +119,8 @@ def pack_piece(piece, w, packing, memory):
 
 
 @helper
-def pack_row(row, w, packing, memory):
+def pack_row(row, w, p, memory):
     """The weights of one group and o, where filters have one each: they lie in a row already."""
-    p = packing[0]
     group, o = row // p.outer, row % p.outer
     filters = carray(pointer(w.ctypes.data), (w.size,), w.dtype)
     filters = filters[group * (w.size // p.groups) + o * p.outer_step :]
@@ -124,8 +140,9 @@ class _Plan(Protocol):
     def memory(self) -> int: ...
 
 
-def packed(plan: _Plan, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """The workspace of a plan, with its weights and bias."""
+def room_for(plan: _Plan, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """The workspace of a plan, with its weights and bias if they are many."""
     memory = workspace("work", plan.memory, w.dtype)
-    pack(w.size, w, bias, plan.packing.record, memory)
+    if not plan.packing.few:
+        pack(w.size, w, bias, plan.packing.record, memory)
     return memory
