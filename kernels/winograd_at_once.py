@@ -62,8 +62,7 @@ def results_of_tiles(tile: Tile, filters: int, apart: int, added: bool, dtype: n
                 pixel = builder.add(first, builder.mul(chunk.index, i64(wide)))
                 place = here.at(out, at, pixel, builder.mul(row_step, row))
                 for f in range(filters):
-                    filters_place = here.at(place, builder.mul(plane, i64(f)))
-                    here.fetch(here.pointer(filters_place), to_write=True)
+                    here.fetch(here.pointer(here.at(place, builder.mul(plane, i64(f)))), to_write=True)
 
         with _results(here, tile, filters, apart, (v, u, channels, bias), fetch) as (f, found):
             to = here.at(out, builder.mul(plane, f))

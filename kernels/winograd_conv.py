@@ -88,13 +88,13 @@ def correlate_share(
                 for i in range(c, beyond):
                     transform_channel(zero, group * g.channels + i, first, last, source, g, scratch,
                                       v + (i - c) * g.v_row * size)  # fmt: skip
-                results_of_tiles(zero, group, c, beyond, last - first, u, v, bias if c == 0 else zeros, out,
+                lay_results(zero, group, c, beyond, last - first, u, v, bias if c == 0 else zeros, out,
                                  g, results, pieces)  # fmt: skip
 
 
 @helper
-def results_of_tiles(zero, group, begin, end, count, u, v, bias, out, g, results, pieces):
-    """The outputs of so many tiles and a group's filters, from V of a slice of channels; or added to them."""
+def lay_results(zero, group, begin, end, count, u, v, bias, out, g, results, pieces):
+    """The outputs of so many tiles, of a group's filters, from V of a slice of channels; or adds to them."""
     size = size_of(zero)
     plane = g.OH * g.OW
     for k in range(group * g.filters, (group + 1) * g.filters, g.rows):

@@ -45,10 +45,10 @@ PANEL_BYTES = 1 << 19
 """Of U of a panel of filters, about: it stays in the second-level cache."""
 OWN_BYTES = 5 << 17
 """Of V that is a worker's own, at most: it stays in the second-level cache."""
-FAR_BYTES = 12 << 20
-"""Of U, from which on all of it is far away: workers then read it once for several vectors of tiles."""
 BAND_BYTES = 1 << 18
-"""The same where vectors lie along images, about: so do the turned images, and results."""
+"""The same where vectors lie along images, about: turned images, and results, stay there, too."""
+FAR_BYTES = 12 << 20
+"""Of U, at most, that is close enough to be read for each vector of tiles; of more, for several."""
 PAGE_BYTES = 4096
 CLOSE_BYTES = 4 << 20
 """Of outputs: so many stay in the caches from one call to the next, more or less."""
@@ -139,14 +139,14 @@ class Plan(NamedTuple):
     """Whether workers share out the filters, not the tiles or images."""
     record: np.ndarray
     table: np.ndarray
-    """There, where the channels of a slice lie in U and V: intp (depth, 2)."""
+    """Then, where the channels of a slice lie in U and V: intp (depth, 2)."""
     tiles: np.ndarray
-    """There, intp (rows + 1, vectors + 1): the address of the register tile for so many filters and vectors;
+    """Then, intp (rows + 1, vectors + 1): the address of the register tile for so many filters and vectors;
     otherwise (rows + 1, 2): of what makes the results of so many filters, and of what adds to them."""
 
 
 def tiles_have_strides(spec: ConvSpec) -> bool:
-    """Whether there are tiles for the stride itself: for those of 2 of which a kernel has two, rounded up."""
+    """Whether there are tiles for the stride itself: for 2, if no phase has more than two taps."""
     axes = zip((spec.R, spec.S), spec.stride, strict=True)
     return all(stride == 1 or (stride == 2 and taps in (3, 4)) for taps, stride in axes)
 
@@ -207,20 +207,20 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     turned = op == "dx"
     vector_bytes = shape.positions * channels * wide * dtype.itemsize
     weight_bytes = shape.positions * filters * channels * spec.groups * dtype.itemsize
-    by_images = filters <= 2 * tiles or weight_bytes <= FAR_BYTES
-    band = band_of(spec.N, down, across, wide, vector_bytes, threads) if by_images else 0
+    far = weight_bytes > FAR_BYTES
+    band = 0 if far and filters > 2 * tiles else band_of(spec.N, down, across, wide, vector_bytes, threads)
     if band:
         return _by_images(layer, shape, turned, dtype, band)
     if tiles < max(filters // 2, threads * most_along() * wide):
         return _by_filters(layer, shape, turned, dtype, tiles, threads)
-    return _by_tiles(layer, shape, turned, dtype)
+    return _by_tiles(layer, shape, turned, dtype, far)
 
 
 def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band: int) -> Plan:
     """Workers share out the images, and bands of each."""
     wide, across = layer.wide, layer.tiles_across
     rows = min(filters_at_once(shape), layer.filters)
-    v_step = (band * across | 1) * wide
+    v_step = _odd(band * across) * wide
     v_row = layer.positions * v_step
     pitch = (across * layer.step_across + shape.across.overlap) * wide
     scratch = layer.channels * v_row
@@ -232,22 +232,21 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
         weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
-    for filters in {rows, layer.filters % rows} - {0}:
+    for filters in _counts(layer.filters, rows):
         addresses[filters, 0] = results_of_images(shape, filters, v_step, dtype)
     return Plan(geometry, False, records([geometry]), NO_TABLE, readonly(addresses))
 
 
-def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype) -> Plan:
-    """Workers share out the tiles."""
+def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, far: bool) -> Plan:
+    """Workers share out the tiles. `far`: U is."""
     wide = layer.wide
     rows = min(filters_at_once(shape), layer.filters)
     channel_bytes = layer.positions * wide * dtype.itemsize
-    weight_bytes = layer.positions * layer.groups * layer.filters * layer.channels * dtype.itemsize
-    least = most_along() if weight_bytes > FAR_BYTES else 1
+    least = most_along() if far else 1
     parts = -(-least * layer.channels * channel_bytes // OWN_BYTES)
     depth = layer.channels if parts == 1 else -(-layer.channels // (parts * wide)) * wide
     vectors = max(1, min(most_along(), OWN_BYTES // (depth * channel_bytes)))
-    v_step = (vectors + 1 | 1) * wide
+    v_step = _odd(vectors + 1) * wide  # pieces of rows are stored as whole vectors
     v_row = layer.positions * v_step
     scratch = depth * v_row
     geometry = layer._replace(
@@ -255,7 +254,7 @@ def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype) -> Pl
         work=scratch + shape.down.products * layer.pitch, weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
-    for filters in {rows, layer.filters % rows} - {0}:
+    for filters in _counts(layer.filters, rows):
         for added in range(min(parts, 2)):
             addresses[filters, added] = results_of_tiles(shape, filters, v_step, bool(added), dtype)
     return Plan(geometry, False, records([geometry]), NO_TABLE, readonly(addresses))
@@ -309,6 +308,16 @@ def band_of(images: int, down: int, across: int, wide: int, vector_bytes: int, t
     return band if longest * threads <= allowed * images * down else 0
 
 
+def _odd(vectors: int) -> int:
+    """So many, or one more: an even step would leave half of the places of the caches empty, or more."""
+    return vectors | 1
+
+
+def _counts(filters: int, rows: int) -> set[int]:
+    """How many filters are multiplied at a time."""
+    return {rows, filters % rows} - {0}
+
+
 def rows_of(vectors: int, filters: int) -> int:
     """Filters of a register tile of so many vectors."""
     return min(registers() // 12 * 12 // vectors, 12, filters)
@@ -317,7 +326,7 @@ def rows_of(vectors: int, filters: int) -> int:
 def tile_addresses(rows: int, vectors: int, filters: int, dtype: np.dtype) -> np.ndarray:
     """The compiled register tiles that `filters` take, `rows` at a time, as in `Plan.tiles`."""
     addresses = np.zeros((rows + 1, vectors + 1), np.intp)
-    for numbers in {rows, filters % rows} - {0}:
+    for numbers in _counts(filters, rows):
         for along in range(1, vectors + 1):
             addresses[numbers, along] = tile(Shape(numbers, 1, 1, along), dtype)
     return readonly(addresses)

@@ -12,7 +12,15 @@ from kernel_cases import CONVS
 from other_cpus import on_other_cpus, run_on
 
 import kernels
-from kernels import ConvSpec, PoolSpec, winograd, winograd_dw, winograd_dw_plan, winograd_strided
+from kernels import (
+    ConvSpec,
+    PoolSpec,
+    winograd,
+    winograd_conv,
+    winograd_dw,
+    winograd_dw_plan,
+    winograd_strided,
+)
 from kernels.policy import ERROR_BUDGET
 from kernels.problem import Problem
 from kernels.registry import OPS
@@ -42,7 +50,6 @@ LAYERS = {
     "3x3 at 2, closed tiles": ConvSpec(40, 8, 7, 9, 13, 3, 3, stride=2, padding=1),
     "3x3 at 2, more filters than tiles": ConvSpec(1, 70, 9, 9, 90, 3, 3, stride=2, padding=1),
     "4x3 at 2 and 1": ConvSpec(2, 5, 30, 31, 7, 4, 3, stride=(2, 1), padding=((0, 3), (1, 2))),
-    "many channels, many weights": ConvSpec(4, 700, 14, 14, 130, 3, 3, padding=1),
     "11x11 at 4": ConvSpec(2, 3, 67, 59, 20, 11, 11, stride=4),
     "7x7 at 2": ConvSpec(2, 3, 40, 70, 18, 7, 7, stride=2, padding=3),
     "another stride across": ConvSpec(
@@ -200,6 +207,19 @@ def test_all_threads_have_a_share() -> None:
     assert many.geometry.tile_parts == 8
     assert not heavy.by_filters
     assert heavy.geometry.filter_parts * heavy.geometry.channel_parts == 8
+
+
+@pytest.mark.parametrize("filters", [7, 130], ids=["close weights", "far weights"])
+def test_slices_of_channels(filters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where V of all would not stay close: results of a slice are added to those of the ones before."""
+    monkeypatch.setattr(winograd_conv, "active", lambda: 1)
+    spec = ConvSpec(5, 700, 14, 14, filters, 3, 3, padding=1)
+    geometry = plan(spec, "forward", FLOAT32, 1).geometry
+    assert geometry.depth < spec.C
+    assert (geometry.vectors > 1) == (filters == 130)
+    problem = Problem.random(spec, "forward")
+    verdict = problem.judge("winograd", problem.run("winograd"))
+    assert verdict.error <= WINOGRAD.tolerance / 3
 
 
 @pytest.mark.parametrize(
