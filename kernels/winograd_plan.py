@@ -158,7 +158,7 @@ def tile_for(size: Pair, taps: Pair, stride: Pair = (1, 1), sources: tuple[Pair,
     `sources`: the padding before the inputs, and how many there are, of each axis, if tiles may be closed.
     """
     axes = []
-    for i, outputs in enumerate(((2, 4), (2, 4)) if stride == (1, 1) else ((2, 4, 7), (2, 4))):
+    for i, outputs in enumerate(((2, 4) if stride[0] == 1 else (2, 4, 7), (2, 4))):
         possible = [Axis(number, taps[i], stride[i]) for number in outputs]
         if sources and 2 < size[i] < 8:
             alone = Axis(size[i], taps[i], stride[i], closed=True)

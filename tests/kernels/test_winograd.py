@@ -50,6 +50,9 @@ LAYERS = {
     "3x3 at 2, closed tiles": ConvSpec(40, 8, 7, 9, 13, 3, 3, stride=2, padding=1),
     "3x3 at 2, more filters than tiles": ConvSpec(1, 70, 9, 9, 90, 3, 3, stride=2, padding=1),
     "4x3 at 2 and 1": ConvSpec(2, 5, 30, 31, 7, 4, 3, stride=(2, 1), padding=((0, 3), (1, 2))),
+    "3x4 at 1 and 2": ConvSpec(2, 5, 7, 30, 7, 3, 4, stride=(1, 2), padding=((1, 1), (0, 3))),
+    "5x3 at 1 and 2": ConvSpec(3, 4, 31, 9, 5, 5, 3, stride=(1, 2), padding=1),
+    "3x3 at 2, closed tiles, many channels": ConvSpec(130, 300, 5, 13, 4, 3, 3, stride=2, padding=1),
     "11x11 at 4": ConvSpec(2, 3, 67, 59, 20, 11, 11, stride=4),
     "7x7 at 2": ConvSpec(2, 3, 40, 70, 18, 7, 7, stride=2, padding=3),
     "another stride across": ConvSpec(
