@@ -56,9 +56,7 @@ MOST_WASTED = 1.1
 MOST_WASTED_OF_SHORT = 1.4
 """What computing some images twice, and threads that wait, may cost where vectors lie along images; and where
 rows of tiles would fill less than a quarter of a vector."""
-
-
-NO_TABLE = readonly(np.zeros((0, 2), np.intp))
+_NO_TABLE = readonly(np.zeros((0, 2), np.intp))
 
 
 class Geometry(NamedTuple):
@@ -234,7 +232,7 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     addresses = np.zeros((rows + 1, 2), np.intp)
     for filters in _counts(layer.filters, rows):
         addresses[filters, 0] = results_of_images(shape, filters, v_step, dtype)
-    return Plan(geometry, False, records([geometry]), NO_TABLE, readonly(addresses))
+    return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
 
 
 def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, far: bool) -> Plan:
@@ -257,7 +255,7 @@ def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, far: 
     for filters in _counts(layer.filters, rows):
         for added in range(min(parts, 2)):
             addresses[filters, added] = results_of_tiles(shape, filters, v_step, bool(added), dtype)
-    return Plan(geometry, False, records([geometry]), NO_TABLE, readonly(addresses))
+    return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
 
 
 def _by_filters(

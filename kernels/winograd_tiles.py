@@ -15,6 +15,14 @@ PIECE = 4
 
 
 @helper
+def piece_at(at, last, tiles_down, tiles_across):
+    """The image, row and column of a tile, and how many of its row there are from it on, before the last."""
+    image, number = at // (tiles_down * tiles_across), at % (tiles_down * tiles_across)
+    down, across = number // tiles_across, number % tiles_across
+    return image, down, across, min(tiles_across - across, last - at)
+
+
+@helper
 def transform_channel(zero, c, first, last, source, g, scratch, v):
     """V of the tiles from `first` to `last` of one channel."""
     size = size_of(zero)
@@ -33,12 +41,9 @@ def transform_plane(
 
     Gradients are added to a vector of sums, too.
     """
-    of_image = tiles_down * tiles_across
     at = first
     while at < last:
-        image, number = at // of_image, at % of_image
-        down, across = number // tiles_across, number % tiles_across
-        count = min(tiles_across - across, last - at)
+        image, down, across, count = piece_at(at, last, tiles_down, tiles_across)
         # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
         call_emitted(address, plane + image * image_bytes, down * step_down - top,
                      across * step_across - left, H, W, count, scratch, pitch, to + (at - first) * size, step,
@@ -50,14 +55,11 @@ def transform_plane(
 def transform_result(zero, first_filter, filters, first, last, bias, out, g, m):
     """The outputs of the tiles from `first` to `last`, of some filters."""
     size = size_of(zero)
-    of_image = g.tiles_down * g.tiles_across
     for k in range(filters):
         filter = first_filter + k
         at = first
         while at < last:
-            image, number = at // of_image, at % of_image
-            down, across = number // g.tiles_across, number % g.tiles_across
-            count = min(g.tiles_across - across, last - at)
+            image, down, across, count = piece_at(at, last, g.tiles_down, g.tiles_across)
             row, col = down * g.outputs_down, across * g.outputs_across
             place = ((image * g.groups * g.filters + filter) * g.OH + row) * g.OW + col
             call_emitted(g.result, m + (k * g.v_row + at - first) * size, g.m_step,
@@ -74,12 +76,9 @@ def cut_vector(first, last, g, pieces):
     Its first row holds their count. A piece's row: how far it is from the filter's first output to where the
     vector's first pixel would be; the number of the piece's first pixel; its rows of outputs; and columns.
     """
-    of_image = g.tiles_down * g.tiles_across
     at, count = first, 0
     while at < last:
-        image, number = at // of_image, at % of_image
-        down, across = number // g.tiles_across, number % g.tiles_across
-        tiles = min(g.tiles_across - across, last - at)
+        image, down, across, tiles = piece_at(at, last, g.tiles_down, g.tiles_across)
         row, col = down * g.outputs_down, across * g.outputs_across
         pixel = (at - first) * g.outputs_across
         count += 1

@@ -101,7 +101,7 @@ class Axis(NamedTuple):
     @property
     def products(self) -> int:
         """Multiplications of a tile."""
-        return len(self.matrices.data)
+        return sum(self.outputs + (0 if self.closed else taps - 1) for taps in self.phases)
 
     def is_closed(self, before: int, size: int) -> bool:
         """Whether a tile alone would be: each phase's first and last inputs, one less than taps, are padding.
@@ -319,13 +319,10 @@ def weight_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
     the address of U[0, 0], and how far it is from there to the next (i, j), all in elements. U is zero beyond
     the channels. Seven are not used. `turned`: by 180 degrees.
     """
-    down, across = (of.weights for of in tile.both)
-    order = -1 if turned else 1
 
     def emit(builder: ir.IRBuilder, w, channel_step, channels, u, u_step, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
-        taps = _turned_rows(here, tile.down.taps * tile.across.taps, w, channel_step, channels)
-        for n, vector in enumerate(_both_ways(here, down, across, taps[::order])):
+        for n, vector in enumerate(_transformed_weights(here, tile, turned, w, channel_step, channels)):
             here.store(vector, here.at(u, builder.mul(u_step, i64(n))))
 
     return compiled(f"weights_{tile}_{turned:d}_{dtype.name}", emit)
@@ -339,21 +336,27 @@ def weight_rows_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
     the address of U[0, 0] of the first, from there to the next row, and to the next channel, in elements. Six
     are not used.
     """
-    down, across = (of.weights for of in tile.both)
-    order = -1 if turned else 1
+    width = tile.across.products
 
     def emit(
         builder: ir.IRBuilder, w, channel_step, channels, u, row_step, column_step, *_: ir.Value
     ) -> None:
         here = Vectors(builder, dtype)
-        taps = _turned_rows(here, tile.down.taps * tile.across.taps, w, channel_step, channels)
-        found = _both_ways(here, down, across, taps[::order])
+        found = _transformed_weights(here, tile, turned, w, channel_step, channels)
         for i in range(tile.down.products):
             row = here.at(u, builder.mul(row_step, i64(i)))
-            numbers = found[i * tile.across.products : (i + 1) * tile.across.products]
-            _store_by_channels(here, numbers, channels, row, column_step)
+            _store_by_channels(here, found[i * width : (i + 1) * width], channels, row, column_step)
 
     return compiled(f"weight_rows_{tile}_{turned:d}_{dtype.name}", emit)
+
+
+def _transformed_weights(
+    vectors: Vectors, tile: Tile, turned: bool, w: ir.Value, channel_step: ir.Value, channels: ir.Value
+) -> list[ir.Value]:
+    """G g G^T of one filter, row by row, each number for a vector of channels."""
+    down, across = (of.weights for of in tile.both)
+    taps = _turned_rows(vectors, tile.down.taps * tile.across.taps, w, channel_step, channels)
+    return _both_ways(vectors, down, across, taps[:: -1 if turned else 1])
 
 
 def _store_by_channels(

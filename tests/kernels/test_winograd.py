@@ -130,6 +130,7 @@ def test_matrices_make_a_correlation(axis: Axis) -> None:
 
     of = axis.matrices
     products = [a * b for a, b in zip(times(of.weights, weights), times(of.data, data), strict=True)]
+    assert len(products) == axis.products
     firsts = range(0, axis.step, axis.stride)
     assert times(of.result, products) == [sum(map(operator.mul, weights, data[first:])) for first in firsts]
 
