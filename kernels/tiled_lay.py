@@ -34,7 +34,7 @@ class Laid(NamedTuple):
     """What a tap of all filters takes, in multiplications."""
 
 
-_MOST_NUMBERS = 8
+MOST_NUMBERS = 8
 """Of a tile whose vectors lie along pixels."""
 Size = tuple[int, int]
 """Rows and columns of outputs in a block, of one part of the outputs."""
@@ -49,7 +49,7 @@ def along_filters(width: int, filters: int, wide: int) -> bool:
 def lay_pixels(sizes: Sequence[Size], filters: int, wide: int, out_apart: int) -> tuple[Panels, list[Laid]]:
     """Vectors along the pixels of rows, numbers down the filters."""
     numbers = min(
-        range(min(filters, _MOST_NUMBERS), 0, -1),
+        range(min(filters, MOST_NUMBERS), 0, -1),
         key=lambda each: (
             -(-filters // each) * sum(_vectors_of_a_tile(*size, each, wide)[0] for size in sizes)
         ),
@@ -76,6 +76,11 @@ def _vectors_of_a_tile(block: int, width: int, numbers: int, wide: int) -> tuple
 def most_vectors(numbers: int) -> int:
     """Of a tile of so many numbers: sums, the vectors that they are made of, and a number have a register."""
     return max(1, min(registers() // numbers, (registers() + 3) // (numbers + 1)))
+
+
+def most_numbers(vectors: int) -> int:
+    """Of a tile of so many vectors, likewise."""
+    return max(1, min(MOST_NUMBERS, (registers() + 3) // vectors - 1))
 
 
 def cost_of_pixels(numbers: int, vectors: int, operation: float = 0.5) -> float:

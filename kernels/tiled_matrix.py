@@ -5,7 +5,8 @@ up, and BLAS shares small products badly.
 
 A panel of columns of the second matrix is packed side by side, some rows at a time, and stays in the cache
 while tiles go down the first one (K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix
-Multiplication", ACM TOMS 34, 2008). Panels are as even as can be.
+Multiplication", ACM TOMS 34, 2008). Panels are as even as can be. Where rows of the matrix lie one behind the
+other, the first tile packs a panel as it goes: it multiplies while it waits for memory.
 """
 
 from __future__ import annotations
@@ -24,17 +25,15 @@ from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_axis import Correlation
 from kernels.tiled_copy import lanes_of, load_lanes, size_of, turn, turner
-from kernels.tiled_lay import cost_of_pixels, spans, split
+from kernels.tiled_lay import MOST_NUMBERS, cost_of_pixels, most_numbers, spans, split
 from kernels.tiled_plan import COPIED_VECTOR, TILE, is_pointwise, shares
 from kernels.tiled_record import Recorded, matrix, pointer
-from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, most_along, registers, tile
+from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, most_along, tile
 from kernels.tiled_vectors import call_emitted, lanes
 from kernels.tiled_work import nothing, whole_lines, workspace, zeros
 
 _DEPTH = 512
 """Products that are summed up at a time: long sums are rounded more."""
-_MOST_NUMBERS = 8
-"""Of a tile."""
 _STRIP_BYTES = 64 * 1024
 """Of panels that are packed at a time, about: outputs that lie further on in a row go to the same pages."""
 
@@ -95,11 +94,13 @@ class Plan(Recorded):
     table: np.ndarray
     """Where numbers and vectors of a product's terms lie, as tiles take it: intp (together * most, 2)."""
     panels: np.ndarray
-    """First column, columns of whole vectors, and which of the tiles: intp (panels, 3)."""
+    """First column, columns of whole vectors, which of the tiles, and which of those that pack, if one does:
+    intp (panels, 4)."""
     strips: int
     """Ranges of panels, each packed at a time."""
     tiles: np.ndarray
-    """First row, and the addresses of the tiles for the widths of panels: intp (tiles, 1 + widths)."""
+    """First row, and the addresses of the tiles for the widths of panels, and, where a slice begins, of those
+    that pack: intp (tiles, 1 + 2 * widths)."""
 
 
 class Cut(NamedTuple):
@@ -119,7 +120,7 @@ class Cut(NamedTuple):
         panel_bytes = min(product.depth * product.images, _DEPTH) * panels[0] * lanes(dtype) * dtype.itemsize
         fitting = max(1, min(_STRIP_BYTES // panel_bytes, product.units * len(panels) // (4 * threads)))
         strips = -(-len(panels) // fitting)
-        slices = min(shares(product.units * strips, threads), -(-product.rows // _MOST_NUMBERS))
+        slices = min(shares(product.units * strips, threads), -(-product.rows // MOST_NUMBERS))
         return cls(product, dtype, threads, panels, strips, slices)
 
     @classmethod
@@ -155,9 +156,16 @@ class Cut(NamedTuple):
             for vectors in self.panels
             for _, numbers in self.spans
         )
-        copied = COPIED_VECTOR * depth * sum(self.panels)
+        copied = (
+            COPIED_VECTOR * depth * sum(vectors for n, vectors in enumerate(self.panels) if not self.packs(n))
+        )
         task = (products / self.slices + copied) / self.strips
         return -(-self.tasks // self.threads) * task
+
+    def packs(self, panel: int) -> bool:
+        """Whether the first tile of a panel packs it: where its vectors lie in the matrix as they are."""
+        whole = self.product.columns % lanes(self.dtype) == 0
+        return not self.product.turned and (whole or panel < len(self.panels) - 1)
 
     @property
     def together(self) -> int:
@@ -167,7 +175,7 @@ class Cut(NamedTuple):
     @property
     def spans(self) -> list[tuple[int, int]]:
         """The rows of tiles."""
-        return list(spans(self.product.rows, min(_MOST_NUMBERS, registers() // self.panels[0])))
+        return list(spans(self.product.rows, most_numbers(self.panels[0])))
 
 
 def plan(cut: Cut) -> Plan:
@@ -181,14 +189,24 @@ def plan(cut: Cut) -> Plan:
         [Shape(count, 1, 1, each) if product.upright else Shape(1, count, 1, each) for each in widths]
         for _, count in cut.spans
     ]
+    packers = [piece * len(shapes) // cut.slices for piece in range(cut.slices) if cut.packs(0)]
     tiles = [
-        (first, *(tile(shape, dtype) for shape in row))
-        for (first, _), row in zip(cut.spans, shapes, strict=True)
+        (
+            first,
+            *(tile(shape, dtype) for shape in row),
+            *(tile(shape._replace(packs=True), dtype) if i in packers else 0 for shape in row),
+        )
+        for i, ((first, _), row) in enumerate(zip(cut.spans, shapes, strict=True))
     ]
     firsts = np.cumsum([0, *cut.panels[:-1]])
     panels = [
-        (first * wide, vectors * wide, 1 + widths.index(vectors))
-        for first, vectors in zip(firsts, cut.panels, strict=True)
+        (
+            first * wide,
+            vectors * wide,
+            1 + widths.index(vectors),
+            1 + len(widths) + widths.index(vectors) if cut.packs(n) else 0,
+        )
+        for n, (first, vectors) in enumerate(zip(firsts, cut.panels, strict=True))
     ]
     of_worker = whole_lines(cut.together * most * -(-len(panels) // cut.strips) * cut.panels[0] * wide)
     a_image, b_image = (product.groups * product.depth * each for each in (product.rows, product.columns))
@@ -198,7 +216,7 @@ def plan(cut: Cut) -> Plan:
         turned=product.turned, row_step=row_step, depth_step=depth_step, images=product.images,
         together=cut.together, a_image=a_image, b_image=b_image, most=most, slices=cut.slices,
         workers=cut.threads, tasks=cut.tasks, operations=operations // WORTH_A_LAUNCH, of_worker=of_worker,
-        memory=cut.threads * of_worker, turner=turner(dtype), zeros=zeros(_MOST_NUMBERS, dtype),
+        memory=cut.threads * of_worker, turner=turner(dtype), zeros=zeros(MOST_NUMBERS, dtype),
         table=np.array(
             [(n * a_image + i * depth_step, n * most + i) for n in range(cut.together) for i in range(most)],
             np.intp,
@@ -241,9 +259,10 @@ def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
             terms = images * depth
             fresh = image == 0 and begin == 0
             for n in range(first, last):
-                to = packed + (panels[n, 0] - column) * terms * size
-                pack_panel(source, images, begin, depth, panels[n, 0], panels[n, 1], p,
-                           memory.dtype.type(0), to)  # fmt: skip
+                if not panels[n, 3]:
+                    to = packed + (panels[n, 0] - column) * terms * size
+                    pack_panel(source, images, begin, depth, panels[n, 0], panels[n, 1], p,
+                               memory.dtype.type(0), to)  # fmt: skip
             for i in range(upper, lower):
                 row = tiles[i, 0]
                 start = 0
@@ -251,10 +270,14 @@ def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
                     start = bias.ctypes.data + (group * p.rows + row) * size if len(bias) else p.zeros.address
                 s = numbers + (row * p.row_step + begin * p.depth_step) * size
                 for n in range(first, last):
-                    at, width = panels[n, 0], panels[n, 1]
-                    call_emitted(tiles[i, panels[n, 2]], s, p.row_step, packed + (at - column) * terms * size,
-                                 0, p.table.address, width, terms, target + (row * p.columns + at) * size,
-                                 p.columns, 0, min(width, p.columns - at), start)  # fmt: skip
+                    at, width, shape = panels[n, 0], panels[n, 1], panels[n, 2]
+                    v, step, to = packed + (at - column) * terms * size, width, 0
+                    if i == upper and panels[n, 3]:
+                        shape = panels[n, 3]
+                        v, step, to = source + (begin * p.columns + at) * size, p.columns, v
+                    call_emitted(tiles[i, shape], s, p.row_step, v, to, p.table.address, step, terms,
+                                 target + (row * p.columns + at) * size, p.columns, 0,
+                                 min(width, p.columns - at), start)  # fmt: skip
             if len(row_sums) and strip == 0:
                 above, below = tiles[upper, 0], tiles[lower, 0] if lower < len(tiles) else p.rows
                 sums = row_sums[group * p.rows + above : group * p.rows + below]

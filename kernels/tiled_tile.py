@@ -35,7 +35,11 @@ to what is in `out`: at the end, as sums of shorter sums are rounded less than l
 
 A `turned` tile is stored the other way round: number (r, c) of lane l goes to
 out[(a * lanes + l) * out_step + r * out_down + c * out_apart], for the first `valid` of all lanes. `start` is
-the address of what each lane's sums begin at."""
+the address of what each lane's sums begin at.
+
+A tile that `packs`, with one row of vectors, stores these side by side from the address `down_step` on."""
+_AHEAD = 16
+"""Terms of a tile that packs for which its vectors are asked: they are in the cache not yet."""
 WORTH_A_LAUNCH = 8
 """Tiles do so many operations in the time of one of the loops that `jit` has in mind."""
 _SCATTERED = 4
@@ -54,6 +58,7 @@ class Shape(NamedTuple):
     turned: bool = False
     out_apart: int = 1
     """Elements from an output to the next one; only where there is a `start` can it be more than 1."""
+    packs: bool = False
 
     @property
     def sums(self) -> int:
@@ -112,9 +117,11 @@ class _Emitter:
             builder.load(builder.gep(table, [builder.add(builder.mul(t, i64(2)), i64(i))])) for i in range(2)
         )
         there = builder.mul(there, step)
-        added = self._add_products(
-            running, builder.gep(s, [at]), row_step, builder.gep(v, [there]), down_step
-        )
+        vectors = self._vectors(builder.gep(v, [there]), down_step)
+        if self.shape.packs:
+            ahead = builder.add(there, builder.mul(step, i64(_AHEAD)))
+            self._pack(vectors, down_step, t, builder.gep(v, [ahead]))
+        added = self._add_products(running, builder.gep(s, [at]), row_step, vectors)
         # Who knows how often it runs unrolls it, as LLVM does for Zen, and then has too few registers.
         following = self.vectors.opaque(builder.add(t, i64(1)))
         t.add_incoming(following, loop)
@@ -134,13 +141,23 @@ class _Emitter:
             for value, (place, count) in zip(self._in_all(finished, places, start), places, strict=True):
                 self._store(value, 0, self.wide, count, place)
 
-    def _add_products(self, sums, s, row_step, v, down_step) -> list[ir.Value]:
-        builder, shape = self.builder, self.shape
-        vectors = [
-            self.vectors.load(builder.gep(self._at(v, down_step, d), [i64(a * self.wide)]))
-            for d in range(shape.down)
-            for a in range(shape.along)
+    def _vectors(self, v, down_step) -> list[ir.Value]:
+        return [
+            self.vectors.load(self.builder.gep(self._at(v, down_step, d), [i64(a * self.wide)]))
+            for d in range(self.shape.down)
+            for a in range(self.shape.along)
         ]
+
+    def _pack(self, vectors, packed, t, ahead) -> None:
+        """Store the vectors of term t, and ask for later ones."""
+        place = self.vectors.at(packed, self.builder.mul(t, i64(len(vectors) * self.wide)))
+        for a, vector in enumerate(vectors):
+            self.vectors.store(vector, self.vectors.at(place, i64(a * self.wide)))
+            # By its last number: what is before, if vectors lie across lines, the panel before has read.
+            self.vectors.fetch(self.builder.gep(ahead, [i64((a + 1) * self.wide - 1)]), to_write=False)
+
+    def _add_products(self, sums, s, row_step, vectors) -> list[ir.Value]:
+        builder, shape = self.builder, self.shape
         added: list[ir.Value] = []
         for row in range(shape.rows):
             numbers = self._at(s, row_step, row)

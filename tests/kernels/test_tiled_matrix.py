@@ -19,6 +19,7 @@ LAYERS = {
     "several images at a time": ConvSpec(70, 33, 3, 5, 65, 1, 1),
     "groups": ConvSpec(5, 12, 9, 9, 18, 1, 1, groups=3),
     "many channels": ConvSpec(2, 1100, 4, 9, 24, 1, 1),
+    "whole panels": ConvSpec(1, 600, 8, 16, 100, 1, 1),
 }
 SCRIPT = """
 from test_tiled_matrix import LAYERS, SHAPES, assert_layer_right, assert_right
