@@ -6,7 +6,8 @@ up, and BLAS shares small products badly.
 A panel of columns of the second matrix is packed side by side, some rows at a time, and stays in the cache
 while tiles go down the first one (K. Goto, R. van de Geijn, "Anatomy of High-Performance Matrix
 Multiplication", ACM TOMS 34, 2008). Panels are as even as can be. Where rows of the matrix lie one behind the
-other, the first tile packs a panel as it goes: it multiplies while it waits for memory.
+other, the first tile packs a panel as it goes, and the tiles below it ask for the next one: memory is busy
+while they multiply.
 """
 
 from __future__ import annotations
@@ -186,7 +187,10 @@ def plan(cut: Cut) -> Plan:
     row_step, depth_step = (product.depth, 1) if product.upright else (1, product.rows)
     widths = sorted(set(cut.panels))
     shapes = [
-        [Shape(count, 1, 1, each) if product.upright else Shape(1, count, 1, each) for each in widths]
+        [
+            Shape(*(count, 1) if product.upright else (1, count), 1, each, asks=not product.turned)
+            for each in widths
+        ]
         for _, count in cut.spans
     ]
     packers = [piece * len(shapes) // cut.slices for piece in range(cut.slices) if cut.packs(0)]
@@ -194,7 +198,7 @@ def plan(cut: Cut) -> Plan:
         (
             first,
             *(tile(shape, dtype) for shape in row),
-            *(tile(shape._replace(packs=True), dtype) if i in packers else 0 for shape in row),
+            *(tile(shape._replace(packs=True, asks=False), dtype) if i in packers else 0 for shape in row),
         )
         for i, ((first, _), row) in enumerate(zip(cut.spans, shapes, strict=True))
     ]
@@ -242,7 +246,7 @@ def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
     """One task of it: some rows times some panels."""
     p = plan[0]
     panels, tiles = matrix(p.panels), matrix(p.tiles)
-    size = memory.itemsize
+    size, wide = memory.itemsize, lanes_of(memory.dtype.type(0))
     piece, strip, unit = task % p.slices, task // p.slices % p.strips, task // (p.slices * p.strips)
     group = unit % p.groups
     first, last = strip * len(panels) // p.strips, (strip + 1) * len(panels) // p.strips
@@ -258,6 +262,12 @@ def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
             depth = min(p.most, p.depth - begin)
             terms = images * depth
             fresh = image == 0 and begin == 0
+            # From a panel to the one that comes after it: further down, to the right, or of the next unit.
+            further = p.columns * p.most
+            if begin + depth == p.depth:
+                further = p.columns * (p.depth - begin) - column
+                if last < len(panels):
+                    further = panels[last, 0] - column - p.columns * begin
             for n in range(first, last):
                 if not panels[n, 3]:
                     to = packed + (panels[n, 0] - column) * terms * size
@@ -270,13 +280,17 @@ def multiply_strip(worker, task, a, b, bias, out, row_sums, plan, memory):
                     start = bias.ctypes.data + (group * p.rows + row) * size if len(bias) else p.zeros.address
                 s = numbers + (row * p.row_step + begin * p.depth_step) * size
                 for n in range(first, last):
-                    at, width, shape = panels[n, 0], panels[n, 1], panels[n, 2]
-                    v, step, to = packed + (at - column) * terms * size, width, 0
+                    at, width, which = panels[n, 0], panels[n, 1], panels[n, 2]
+                    there = source + (begin * p.columns + at) * size
+                    v, v_step = packed + (at - column) * terms * size, width
+                    # The first tile packs; the second one asks for the next panel's first vectors, and so on.
+                    last_number = min(i - upper, width // wide) * wide - 1
+                    beside = there + (further + last_number) * size
                     if i == upper and panels[n, 3]:
-                        shape = panels[n, 3]
-                        v, step, to = source + (begin * p.columns + at) * size, p.columns, v
-                    call_emitted(tiles[i, shape], s, p.row_step, v, to, p.table.address, step, terms,
-                                 target + (row * p.columns + at) * size, p.columns, 0,
+                        which = panels[n, 3]
+                        v, v_step, beside = there, p.columns, v
+                    call_emitted(tiles[i, which], s, p.row_step, v, p.columns, p.table.address, v_step, terms,
+                                 target + (row * p.columns + at) * size, p.columns, beside,
                                  min(width, p.columns - at), start)  # fmt: skip
             if len(row_sums) and strip == 0:
                 above, below = tiles[upper, 0], tiles[lower, 0] if lower < len(tiles) else p.rows

@@ -37,9 +37,11 @@ A `turned` tile is stored the other way round: number (r, c) of lane l goes to
 out[(a * lanes + l) * out_step + r * out_down + c * out_apart], for the first `valid` of all lanes. `start` is
 the address of what each lane's sums begin at.
 
-A tile that `packs`, with one row of vectors, stores these side by side from the address `down_step` on."""
+Tiles with one row of vectors may do more, with what lies at the address `out_down`: one that `packs` stores
+its vectors there, term by term; one that `asks` asks, with each term, for a line of the cache, each time
+`down_step` elements further on."""
 _AHEAD = 16
-"""Terms of a tile that packs for which its vectors are asked: they are in the cache not yet."""
+"""So many terms later a tile that packs needs what it asks for."""
 WORTH_A_LAUNCH = 8
 """Tiles do so many operations in the time of one of the loops that `jit` has in mind."""
 _SCATTERED = 4
@@ -59,6 +61,7 @@ class Shape(NamedTuple):
     out_apart: int = 1
     """Elements from an output to the next one; only where there is a `start` can it be more than 1."""
     packs: bool = False
+    asks: bool = False
 
     @property
     def sums(self) -> int:
@@ -120,7 +123,10 @@ class _Emitter:
         vectors = self._vectors(builder.gep(v, [there]), down_step)
         if self.shape.packs:
             ahead = builder.add(there, builder.mul(step, i64(_AHEAD)))
-            self._pack(vectors, down_step, t, builder.gep(v, [ahead]))
+            self._pack(vectors, out_down, t, builder.gep(v, [ahead]))
+        if self.shape.asks:
+            wanted = self.vectors.at(out_down, builder.mul(t, down_step))
+            self.vectors.fetch(self.vectors.pointer(wanted), to_write=False)
         added = self._add_products(running, builder.gep(s, [at]), row_step, vectors)
         # Who knows how often it runs unrolls it, as LLVM does for Zen, and then has too few registers.
         following = self.vectors.opaque(builder.add(t, i64(1)))
