@@ -19,7 +19,7 @@ from kernels.tiled_work import room, workspace, zeros
 from kernels.winograd_filters import correlate_filters
 from kernels.winograd_images import correlate_bands
 from kernels.winograd_plan import Plan, plan
-from kernels.winograd_tiles import PIECE, cut_vector, transform_channel
+from kernels.winograd_tiles import PIECE, cut_vector, transform_channel, transform_filters
 
 _INTEGERS = np.dtype(np.intp)
 
@@ -33,16 +33,10 @@ def transform_weights(jobs, w, geometry, u):
         panels = (g.filters + g.rows - 1) // g.rows
         group, first = job // panels, job % panels * g.rows
         filters = min(g.rows, g.filters - first)
-        row = filters * g.width
         for begin in range(0, g.channels, g.depth):
             end = min(begin + g.depth, g.channels)
             panel = u.ctypes.data + place_of_weights(group * g.filters + first, begin, end, g) * size
-            for k in range(filters):
-                for c in range(begin, end, g.wide):
-                    place = group * (len(w) // g.groups) + (first + k) * g.filter_step + c * g.channel_step
-                    call_emitted(g.weights, w.ctypes.data + place * size, g.channel_step, end - c,
-                                 panel + ((c - begin) * row + k * g.width) * size, (end - begin) * row, row,
-                                 0, 0, 0, 0, 0, 0)  # fmt: skip
+            transform_filters(w.dtype.type(0), group, first, filters, begin, end, w.ctypes.data, g, panel)
 
 
 @helper
@@ -53,7 +47,10 @@ def place_of_weights(filter, begin, end, g):
 
 @Kernel
 def correlate_tiles(workers, images, source, u, bias, zeros, out, geometry, results, pieces, work):
-    """out = source correlated with transformed weights u, plus bias. Workers share out tiles, or images."""
+    """out = source correlated with transformed weights u, plus bias. Workers share out tiles, or images.
+
+    u: the weights as they are where each worker transforms them for itself.
+    """
     for worker in prange(workers):
         zero, g = work.dtype.type(0), geometry[0]
         if g.band:
@@ -134,8 +131,10 @@ def _correlate(
         )
     else:
         start = zeros(len(bias), w.dtype)
-        u = workspace("transformed weights", g.groups * g.filters * g.channels * g.positions, w.dtype)
-        transform_weights(w.size * g.positions, g.groups * -(-g.filters // g.rows), w, plan.record, u)
+        u = w
+        if not g.own:
+            u = workspace("transformed weights", g.groups * g.filters * g.channels * g.positions, w.dtype)
+            transform_weights(w.size * g.positions, g.groups * -(-g.filters // g.rows), w, plan.record, u)
         pieces = room("pieces", (workers, g.vectors, g.wide + 1, PIECE), _INTEGERS)
         correlate_tiles(
             cost, workers, images, source, u, bias, start, y, plan.record, plan.tiles, pieces, work

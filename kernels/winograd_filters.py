@@ -25,7 +25,7 @@ def correlate_filters(workers, images, source, w, bias, zeros, out, geometry, ta
             transform_share(work.dtype.type(0), worker, workers, first, last, source.ctypes.data, geometry[0],
                             v.ctypes.data, work.ctypes.data)  # fmt: skip
         for worker in prange(workers):
-            correlate_panels(work.dtype.type(0), worker, workers, first, last, w.ctypes.data, len(w),
+            correlate_panels(work.dtype.type(0), worker, workers, first, last, w.ctypes.data,
                              bias.ctypes.data, zeros.ctypes.data, out.ctypes.data, geometry[0],
                              table.ctypes.data, tiles, v.ctypes.data, work.ctypes.data)  # fmt: skip
 
@@ -42,9 +42,9 @@ def transform_share(zero, worker, workers, first, last, source, g, v, work):
 
 @helper
 def correlate_panels(
-    zero, worker, workers, first, last, w, weights, bias, zeros, out, g, table, tiles, v, work
+    zero, worker, workers, first, last, w, bias, zeros, out, g, table, tiles, v, work
 ):  # fmt: skip
-    """Outputs of the tiles from `first` to `last`, of a share of the filters; `weights` are so many."""
+    """Outputs of the tiles from `first` to `last`, of a share of the filters."""
     size = size_of(zero)
     u = work + worker * g.work * size
     m = u + g.m * size
@@ -54,7 +54,7 @@ def correlate_panels(
         group, k = job // panels, job % panels * g.panel
         filters = min(g.panel, g.filters - k)
         for c in range(0, g.channels, g.depth):
-            of_group = w + group * (weights // g.groups) * size
+            of_group = w + group * g.group_step * size
             transform_slice(zero, k, k + filters, c, of_group, g, u + c * g.panel * size)
         multiply(zero, filters, last - first, u, v + group * g.channels * g.v_row * size, zeros, g, table,
                  tiles, m)  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 from kernels.jit import helper
 from kernels.tiled_copy import clear, size_of, turn
 from kernels.tiled_vectors import call_emitted
+from kernels.winograd_tiles import transform_filters
 
 
 @helper
@@ -67,6 +68,9 @@ def results_of_band(zero, group, image, down, count, u, v, bias, out, g, results
     for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
         filters = min(g.rows, (group + 1) * g.filters - k)
         weights = u + k * g.positions * g.channels * size
+        if g.own:
+            weights = v + g.own * size
+            transform_filters(zero, group, k - group * g.filters, filters, 0, g.channels, u, g, weights)
         for i in range(count):
             for j in range(g.tiles_across):
                 call_emitted(results[filters, 0], v + (i * g.tiles_across + j) * g.wide * size, weights,

@@ -26,6 +26,7 @@ from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
 from kernels.tiled_tile import Shape, most_along, registers, tile
 from kernels.tiled_vectors import lanes
+from kernels.tiled_work import whole_lines
 from kernels.winograd_at_once import filters_at_once, results_of_images, results_of_tiles
 from kernels.winograd_transforms import (
     Axis,
@@ -99,6 +100,7 @@ class Geometry(NamedTuple):
     result: int
     turner: int
     """Addresses of the transforms."""
+    group_step: int
     filter_step: int
     channel_step: int
     """In the weights: dx has filters for channels."""
@@ -119,6 +121,8 @@ class Geometry(NamedTuple):
     """Where vectors lie along images: rows of tiles of each that are transformed at a time, at most."""
     results: int = 0
     """There, where results to be turned begin."""
+    own: int = 0
+    """There, where a worker has its own U of a few filters at a time; 0 if workers share all of U."""
     block: int = 0
     panel: int = 0
     """Where workers share out the filters: tiles, and filters, that are transformed at a time, at most."""
@@ -199,7 +203,8 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, **steps_of(shape),
         beyond=shape.down.overlap, positions=shape.positions, width=shape.across.products, tiles_down=down,
         tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
-        weights=0, result=0, turner=0, filter_step=filter_step, channel_step=channel_step,
+        weights=0, result=0, turner=0, group_step=filters * channels * taps, filter_step=filter_step,
+        channel_step=channel_step,
         rows=0, vectors=0, depth=0, v_row=0, v_step=0, scratch=0, work=0,
     )  # fmt: skip
     turned = op == "dx"
@@ -208,14 +213,18 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     far = weight_bytes > FAR_BYTES
     band = 0 if far and filters > 2 * tiles else band_of(spec.N, down, across, wide, vector_bytes, threads)
     if band:
-        return _by_images(layer, shape, turned, dtype, band)
+        jobs = -(-spec.N // wide) * -(-down // band)
+        return _by_images(layer, shape, turned, dtype, band, own=jobs <= threads)
     if tiles < max(filters // 2, threads * most_along() * wide):
         return _by_filters(layer, shape, turned, dtype, tiles, threads)
     return _by_tiles(layer, shape, turned, dtype, far)
 
 
-def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band: int) -> Plan:
-    """Workers share out the images, and bands of each."""
+def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band: int, own: bool) -> Plan:
+    """Workers share out the images, and bands of each; `own`: each transforms weights for itself.
+
+    What one has transformed, another fetches from its cache: that takes longer.
+    """
     wide, across = layer.wide, layer.tiles_across
     rows = min(filters_at_once(shape), layer.filters)
     v_step = _odd(band * across) * wide
@@ -223,9 +232,10 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     pitch = (across * layer.step_across + shape.across.overlap) * wide
     scratch = layer.channels * v_row
     results = scratch + (band * layer.step_down + layer.beyond) * pitch
+    end = results + (rows * band * layer.outputs_down * layer.OW + 1) * wide
     geometry = layer._replace(
         band=band, rows=rows, depth=layer.channels, v_step=v_step, v_row=v_row, pitch=pitch, scratch=scratch,
-        results=results, work=results + (rows * band * layer.outputs_down * layer.OW + 1) * wide,
+        results=results, own=own * end, work=end + own * whole_lines(rows * layer.channels * layer.positions),
         turner=turner(dtype), data=images_data_transform(shape, dtype),
         weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip

@@ -52,6 +52,19 @@ def transform_plane(
 
 
 @helper
+def transform_filters(zero, group, first, filters, begin, end, w, g, u):
+    """U of some filters and channels, in the order in which they are read."""
+    size = size_of(zero)
+    row = filters * g.width
+    for k in range(filters):
+        of_filter = w + (group * g.group_step + (first + k) * g.filter_step) * size
+        for c in range(begin, end, g.wide):
+            call_emitted(g.weights, of_filter + c * g.channel_step * size, g.channel_step, end - c,
+                         u + ((c - begin) * row + k * g.width) * size, (end - begin) * row, row,
+                         0, 0, 0, 0, 0, 0)  # fmt: skip
+
+
+@helper
 def transform_result(zero, first_filter, filters, first, last, bias, out, g, m):
     """The outputs of the tiles from `first` to `last`, of some filters."""
     size = size_of(zero)
