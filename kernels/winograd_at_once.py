@@ -96,8 +96,8 @@ def _each_piece(builder: ir.IRBuilder, pieces: ir.Value, count: ir.Value) -> Ite
 
 
 @lru_cache(maxsize=256)
-def results_of_images(tile: Tile, filters: int, apart: int, dtype: np.dtype) -> int:
-    """The same for a tile of a vector of images, whose outputs are vectors.
+def results_of_images(tile: Tile, filters: int, dtype: np.dtype) -> int:
+    """The same for a tile of a vector of images, whose outputs are vectors, and whose V lies side by side.
 
     Its arguments: those above up to the address of the biases; the address of the first filter's first
     output, from there to the next filter's, and from a row to the next; how many rows and columns are wanted,
@@ -108,7 +108,7 @@ def results_of_images(tile: Tile, filters: int, apart: int, dtype: np.dtype) -> 
         builder: ir.IRBuilder, v, u, channels, bias, out, step, row_step, rows, cols, spare, *_: ir.Value
     ) -> None:
         here = Vectors(builder, dtype)
-        with _results(here, tile, filters, apart, (v, u, channels, bias)) as (f, found):
+        with _results(here, tile, filters, here.wide, (v, u, channels, bias)) as (f, found):
             to = here.at(out, builder.mul(step, f))
             for p, row in enumerate(found):
                 for q, vector in enumerate(row):
@@ -118,7 +118,7 @@ def results_of_images(tile: Tile, filters: int, apart: int, dtype: np.dtype) -> 
                     place = here.at(to, builder.mul(row_step, i64(p)), i64(q * here.wide))
                     here.store(vector, builder.select(wanted, place, spare))
 
-    return compiled(f"images_{tile}_{filters}_{apart}_{dtype.name}", emit)
+    return compiled(f"images_{tile}_{filters}_{dtype.name}", emit)
 
 
 @contextmanager

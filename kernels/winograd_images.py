@@ -52,7 +52,7 @@ def transform_band(zero, plane, down, count, source, g, turned, v):
         turn(zero, g.turner, row, g.wide, image_step, cols * together, to, g.wide, 1)
     for i in range(count):
         call_emitted(g.data, turned + i * g.step_down * g.pitch * size, g.pitch, g.tiles_across,
-                     v + i * g.tiles_across * g.wide * size, g.v_step, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
+                     v + i * g.tiles_across * g.v_step * size, g.v_step, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @helper
@@ -73,7 +73,7 @@ def results_of_band(zero, group, image, down, count, u, v, bias, out, g, results
             transform_filters(zero, group, k - group * g.filters, filters, 0, g.channels, u, g, weights)
         for i in range(count):
             for j in range(g.tiles_across):
-                call_emitted(results[filters, 0], v + (i * g.tiles_across + j) * g.wide * size, weights,
+                call_emitted(results[filters, 0], v + (i * g.tiles_across + j) * g.v_step * size, weights,
                              g.channels, bias + k * size,
                              made + (i * g.outputs_down * row + j * g.outputs_across * g.wide) * size, step,
                              row, rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare,

@@ -112,7 +112,7 @@ class Geometry(NamedTuple):
     """Channels that are multiplied, or where workers share out the tiles, transformed at a time, at most."""
     v_row: int
     v_step: int
-    """In V, from a channel to the next, and from a position."""
+    """In V, from a channel to the next, and from a position; along images, from a tile."""
     scratch: int
     """Where scratch or turned inputs begin in a worker's part of the workspace, behind V, or U and M."""
     work: int
@@ -227,10 +227,10 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     """
     wide, across = layer.wide, layer.tiles_across
     rows = min(filters_at_once(shape), layer.filters)
-    v_step = _odd(band * across) * wide
-    v_row = layer.positions * v_step
+    v_row = layer.positions * wide
+    v_step = layer.channels * v_row
     pitch = (across * layer.step_across + shape.across.overlap) * wide
-    scratch = layer.channels * v_row
+    scratch = band * across * v_step
     results = scratch + (band * layer.step_down + layer.beyond) * pitch
     end = results + (rows * band * layer.outputs_down * layer.OW + 1) * wide
     geometry = layer._replace(
@@ -241,7 +241,7 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
     for filters in _counts(layer.filters, rows):
-        addresses[filters, 0] = results_of_images(shape, filters, v_step, dtype)
+        addresses[filters, 0] = results_of_images(shape, filters, dtype)
     return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
 
 

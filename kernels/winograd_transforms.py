@@ -454,22 +454,23 @@ def images_data_transform(tile: Tile, dtype: np.dtype) -> int:
     """The address of what transforms tiles of one channel, side by side, whose pixels are vectors of images.
 
     Its arguments: the address of the first tile's first vector, from a row to the next, the number of tiles,
-    the address of V[0, 0], and how far it is from there to the next (i, j). Seven are not used.
+    the address of V[0, 0], and how far it is from there to the next tile's; the next (i, j) lies beside it.
+    Seven are not used.
     """
     down, across = (of.data for of in tile.both)
 
-    def emit(builder: ir.IRBuilder, source, row_step, tiles, v, v_step, *_: ir.Value) -> None:
+    def emit(builder: ir.IRBuilder, source, row_step, tiles, v, tile_step, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
         with cgutils.for_range(builder, tiles) as number:
             at = here.at(source, builder.mul(number.index, i64(tile.across.step * here.wide)))
-            to = here.at(v, builder.mul(number.index, i64(here.wide)))
+            to = here.at(v, builder.mul(number.index, tile_step))
             square = [
                 here.load(here.at(at, builder.mul(row_step, i64(i)), i64(j * here.wide)))
                 for i in range(tile.down.inputs)
                 for j in range(tile.across.inputs)
             ]
             for n, vector in enumerate(_both_ways(here, down, across, square)):
-                here.store(vector, here.at(to, builder.mul(v_step, i64(n))))
+                here.store(vector, here.at(to, i64(n * here.wide)))
 
     return compiled(f"images_data_{tile}_{dtype.name}", emit)
 
