@@ -43,6 +43,7 @@ LAYERS = {
     **{f"{R}x{S}": ConvSpec(2, 5, 13, 37, 7, R, S, padding=(R // 2, S - 1)) for R in TAPS for S in TAPS},
     "5x5, small tiles": ConvSpec(3, 18, 6, 6, 20, 5, 5, padding=2),
     "images side by side": ConvSpec(31, 5, 12, 11, 7, 5, 4),
+    "images side by side, a share each, grouped": ConvSpec(30, 38, 8, 7, 14, 3, 3, groups=2, padding=1),
     "images side by side, in bands": ConvSpec(62, 40, 19, 22, 18, 3, 3, padding=1, groups=2),
     "images side by side, padded": ConvSpec(64, 3, 9, 12, 4, 3, 3, padding=((5, 3), (4, 6))),
     "3x3 at 2": ConvSpec(3, 9, 40, 70, 11, 3, 3, stride=2, padding=1),
@@ -233,6 +234,15 @@ def test_slices_of_channels(filters: int, monkeypatch: pytest.MonkeyPatch) -> No
 def test_vectors_along_images(images: int, tiles: int, threads: int, band: int) -> None:
     """As many rows of tiles at a time as stay close, and give all threads something to do."""
     assert band_of(images, tiles, tiles, 16, 16 * 1536, threads) == band
+
+
+def test_weights_of_few_images() -> None:
+    """Each worker transforms them for itself where it has one share of the images, at most."""
+    spec = LAYERS["images side by side, a share each, grouped"]
+    for images, shared in ((spec.N, False), (32, False), (64, True)):
+        geometry = plan(spec.with_batch(images), "forward", FLOAT32, 2).geometry
+        assert geometry.band
+        assert (geometry.own == 0) == shared
 
 
 @pytest.mark.parametrize(
