@@ -64,7 +64,7 @@ def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
     """dx, as a correlation of dy."""
-    method = winograd_conv if spec.stride == (1, 1) else winograd_strided
+    method = winograd_conv if tiles_have_strides(spec) else winograd_strided
     method.conv_dx(spec, dy, w, dx)
 
 

@@ -170,6 +170,20 @@ def tile_for(size: Pair, taps: Pair, stride: Pair = (1, 1), sources: tuple[Pair,
     return Tile(*axes)
 
 
+def dx_tile_for(spec: ConvSpec) -> Tile:
+    """The same for dx at a stride: its phases are made together, as parts of a tile."""
+    axes = []
+    for axis, numbers in zip((spec.rows, spec.cols), ((2, 4, 7), (2, 4)), strict=True):
+        stride, phase = axis.stride, axis.before % axis.stride
+        outputs = [number * stride for number in (numbers if stride > 1 else (2, 4))]
+        if stride > 1 and outputs[0] <= axis.size <= outputs[-1]:
+            outputs.append(axis.size)
+        possible = [Axis(number, axis.kernel, stride, phase=phase) for number in outputs]
+        products = [each.products * -(-axis.size // each.outputs) for each in possible]
+        axes.append(possible[products.index(min(products))])
+    return Tile(*axes)
+
+
 def steps_of(shape: Tile) -> dict[str, int]:
     """Of a geometry, what says how far it is from a tile to the next."""
     down, across = shape
@@ -191,8 +205,17 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         filter_step, channel_step = channel_step, filter_step
         channels, filters = filters, channels
         source, target = target, source
-        top, left = spec.R - 1 - top, spec.S - 1 - left
-    shape = tile_for(target, (spec.R, spec.S), spec.stride, ((top, source[0]), (left, source[1])))
+    strided = op == "dx" and spec.stride != (1, 1)
+    if strided:
+        shape = dx_tile_for(spec)
+        top, left = (
+            -(axis.before // axis.stride) - along.first
+            for axis, along in zip((spec.rows, spec.cols), shape, strict=True)
+        )
+    else:
+        if op == "dx":
+            top, left = spec.R - 1 - top, spec.S - 1 - left
+        shape = tile_for(target, (spec.R, spec.S), spec.stride, ((top, source[0]), (left, source[1])))
     down, across = (-(-size // axis.outputs) for size, axis in zip(target, shape, strict=True))
     tiles = spec.N * down * across
     wide = lanes(dtype)
@@ -207,7 +230,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         channel_step=channel_step,
         rows=0, vectors=0, depth=0, v_row=0, v_step=0, scratch=0, work=0,
     )  # fmt: skip
-    turned = op == "dx"
+    turned = op == "dx" and not strided  # tiles for a stride turn each phase themselves
     vector_bytes = shape.positions * channels * wide * dtype.itemsize
     weight_bytes = shape.positions * filters * channels * spec.groups * dtype.itemsize
     far = weight_bytes > FAR_BYTES

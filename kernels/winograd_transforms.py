@@ -59,6 +59,28 @@ class Matrices(NamedTuple):
     data: Matrix
 
 
+class _Part(NamedTuple):
+    """A phase of dx: output s t + i is the sum over its taps a of weight s a + i times dy[t - a].
+
+    At stride 1, that is, a correlation with its weights turned. Outputs of all phases take turns.
+    """
+
+    numbers: range
+    """Of its outputs in a tile: s t + i."""
+    taps: int
+    stride: int
+
+    @property
+    def begin(self) -> int:
+        """Its first input."""
+        return self.numbers[0] // self.stride - (self.taps - 1)
+
+    @property
+    def end(self) -> int:
+        """Behind its last."""
+        return self.numbers[-1] // self.stride + 1
+
+
 class Axis(NamedTuple):
     """One axis of a tile: F(outputs, taps), at a stride no longer than the kernel."""
 
@@ -67,21 +89,30 @@ class Axis(NamedTuple):
     stride: int = 1
     closed: bool = False
     """Whether it is the axis' only tile, and windows that are not whole lie in padding: see `is_closed`."""
+    phase: int | None = None
+    """Of dx at a stride, whose phases are outputs: that of the first one. See `_Part`."""
 
     @property
     def step(self) -> int:
         """Inputs from a tile to the next."""
-        return self.outputs * self.stride
+        return self.outputs * self.stride if self.phase is None else self.outputs // self.stride
 
     @property
     def overlap(self) -> int:
         """Inputs that a tile shares with the next."""
-        return self.taps - self.stride
+        return self.inputs - self.step
 
     @property
     def inputs(self) -> int:
         """Of a tile."""
-        return self.step + self.overlap
+        if self.phase is None:
+            return self.step + self.taps - self.stride
+        return max(part.end for part in self.parts) - self.first
+
+    @property
+    def first(self) -> int:
+        """Of dx: the first input, counted from that of the same number as the first output of phase 0."""
+        return min(part.begin for part in self.parts)
 
     @property
     def phases(self) -> list[int]:
@@ -89,8 +120,20 @@ class Axis(NamedTuple):
         return [-(-(self.taps - i) // self.stride) for i in range(self.stride)]
 
     @property
+    def parts(self) -> list[_Part]:
+        """Of dx: its phases."""
+        assert self.phase is not None
+        numbers = range(self.phase, self.phase + self.outputs)
+        return [
+            _Part(numbers[(i - self.phase) % self.stride :: self.stride], taps, self.stride)
+            for i, taps in enumerate(self.phases)
+        ]
+
+    @property
     def matrices(self) -> Matrices:
         """Those of its phases, one after the other."""
+        if self.phase is not None:
+            return self._matrices_of_dx()
         phases = [(closed_matrices if self.closed else matrices)(self.outputs, taps) for taps in self.phases]
         return Matrices(
             [list(chain(*rows)) for rows in zip(*(phase.result for phase in phases), strict=True)],
@@ -98,9 +141,35 @@ class Axis(NamedTuple):
             [_spread(row, i, self.stride, self.inputs) for i, of in enumerate(phases) for row in of.data],
         )
 
+    def _matrices_of_dx(self) -> Matrices:
+        """Each output is of one phase; weights are turned; and all phases have the same inputs, or some."""
+        found = [matrices(len(part.numbers), part.taps) for part in self.parts]
+        result = [[Fraction(0)] * self.products for _ in range(self.outputs)]
+        begin = min(part.numbers[0] for part in self.parts)
+        column = 0
+        for part, of in zip(self.parts, found, strict=True):
+            for number, row in zip(part.numbers, of.result, strict=True):
+                result[number - begin][column : column + len(row)] = row
+            column += len(of.weights)
+        return Matrices(
+            result,
+            [
+                _spread(row[::-1], i, self.stride, self.taps)
+                for i, of in enumerate(found)
+                for row in of.weights
+            ],
+            [
+                _spread(row, part.begin - self.first, 1, self.inputs)
+                for part, of in zip(self.parts, found, strict=True)
+                for row in of.data
+            ],
+        )
+
     @property
     def products(self) -> int:
         """Multiplications of a tile."""
+        if self.phase is not None:
+            return sum(len(part.numbers) + part.taps - 1 for part in self.parts)
         return sum(self.outputs + (0 if self.closed else taps - 1) for taps in self.phases)
 
     def is_closed(self, before: int, size: int) -> bool:
@@ -116,7 +185,8 @@ class Axis(NamedTuple):
         return all(not before <= place < before + size for place in ends)
 
     def __str__(self) -> str:
-        return f"{self.outputs}_{self.taps}_{self.stride}_{self.closed:d}"
+        kind = f"{self.closed:d}" if self.phase is None else f"dx{self.phase}"
+        return f"{self.outputs}_{self.taps}_{self.stride}_{kind}"
 
 
 class Tile(NamedTuple):
@@ -182,9 +252,9 @@ def closed_matrices(outputs: int, taps: int) -> Matrices:
 
 
 def _spread(row: Sequence[Fraction], first: int, step: int, size: int) -> list[Fraction]:
-    """The numbers of a row at each `step`-th place from `first` on, among zeros."""
+    """The numbers of a row, a `step` from each other from `first` on, among zeros."""
     spread = [Fraction(0)] * size
-    spread[first::step] = row
+    spread[first : first + len(row) * step : step] = row
     return spread
 
 
