@@ -110,6 +110,11 @@ class Axis:
         """Padded inputs that the windows touch; with ceil_mode that can exceed `padded`."""
         return (self.out - 1) * self.stride + self.reach
 
+    @property
+    def touched(self) -> int:
+        """Inputs up to the last one that a window touches."""
+        return max(0, min(self.size, self.extent - self.before))
+
     def taps(self) -> np.ndarray:
         """Input index of each tap, int64 (out, kernel); outside 0..size-1 it lies in the padding."""
         starts = np.arange(self.out) * self.stride - self.before

@@ -110,9 +110,14 @@ def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | N
 
 
 def conv_dx(spec: ConvSpec, dy: np.ndarray, w: np.ndarray, dx: np.ndarray) -> None:
-    """dx = dy, padded, correlated with w turned by 180 degrees, filters and channels exchanged."""
+    """dx = dy, padded, correlated with w turned by 180 degrees, filters and channels exchanged.
+
+    At a stride, so are phases of dx. What no window touches is zero, not only nearly.
+    """
     found = plan(spec, "dx", dy.dtype, active())
     _correlate(found, spec.flops, dy, w, zeros(spec.C, dy.dtype), dx)
+    dx[:, :, spec.rows.touched :] = 0
+    dx[:, :, :, spec.cols.touched :] = 0
 
 
 def _correlate(

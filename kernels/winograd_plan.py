@@ -30,6 +30,7 @@ from kernels.tiled_work import whole_lines
 from kernels.winograd_at_once import filters_at_once, results_of_images, results_of_tiles
 from kernels.winograd_transforms import (
     Axis,
+    DxAxis,
     Tile,
     data_transform,
     images_data_transform,
@@ -148,7 +149,7 @@ class Plan(NamedTuple):
 
 
 def tiles_have_strides(spec: ConvSpec) -> bool:
-    """Whether there are tiles for the stride itself: for 2, if no phase has more than two taps."""
+    """Whether tiles, forward and of dx, have the stride itself: 2, if no phase has more than two taps."""
     axes = zip((spec.R, spec.S), spec.stride, strict=True)
     return all(stride == 1 or (stride == 2 and taps in (3, 4)) for taps, stride in axes)
 
@@ -170,18 +171,20 @@ def tile_for(size: Pair, taps: Pair, stride: Pair = (1, 1), sources: tuple[Pair,
     return Tile(*axes)
 
 
-def dx_tile_for(spec: ConvSpec) -> Tile:
-    """The same for dx at a stride: its phases are made together, as parts of a tile."""
-    axes = []
+def dx_tile_for(spec: ConvSpec) -> tuple[Tile, Pair]:
+    """The same for dx at a stride, and the padding before dy."""
+    axes, padding = [], []
     for axis, numbers in zip((spec.rows, spec.cols), ((2, 4, 7), (2, 4)), strict=True):
-        stride, phase = axis.stride, axis.before % axis.stride
+        stride = axis.stride
+        before, phase = divmod(axis.before, stride)
         outputs = [number * stride for number in (numbers if stride > 1 else (2, 4))]
         if stride > 1 and outputs[0] <= axis.size <= outputs[-1]:
             outputs.append(axis.size)
-        possible = [Axis(number, axis.kernel, stride, phase=phase) for number in outputs]
-        products = [each.products * -(-axis.size // each.outputs) for each in possible]
-        axes.append(possible[products.index(min(products))])
-    return Tile(*axes)
+        possible = [DxAxis(number, axis.kernel, stride, phase) for number in outputs]
+        best = min(possible, key=lambda each: each.products * -(-axis.size // each.outputs))
+        axes.append(best)
+        padding.append(-before - best.first)
+    return Tile(*axes), (padding[0], padding[1])
 
 
 def steps_of(shape: Tile) -> dict[str, int]:
@@ -207,11 +210,7 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         source, target = target, source
     strided = op == "dx" and spec.stride != (1, 1)
     if strided:
-        shape = dx_tile_for(spec)
-        top, left = (
-            -(axis.before // axis.stride) - along.first
-            for axis, along in zip((spec.rows, spec.cols), shape, strict=True)
-        )
+        shape, (top, left) = dx_tile_for(spec)
     else:
         if op == "dx":
             top, left = spec.R - 1 - top, spec.S - 1 - left

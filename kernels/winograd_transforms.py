@@ -11,7 +11,8 @@ along an axis. Vectors lie along a row of tiles, along images, or along the chan
 At stride s, each s-th input from the i-th on meets each s-th weight: phase i, at stride 1. Along an axis the
 outputs are sums of those of all phases, so that the matrices of the phases, side by side, are those of a tile
 (C. Huang et al., "DWM: A Decomposable Winograd Method for Convolution Acceleration", AAAI 2020). For 3 taps
-at stride 2, F(4, 2) and F(4, 1) multiply 9 times for 4 outputs, rather than 12 times.
+at stride 2, F(4, 2) and F(4, 1) multiply 9 times for 4 outputs, rather than 12 times. In dx it is the
+outputs that take turns.
 """
 
 from __future__ import annotations
@@ -59,7 +60,67 @@ class Matrices(NamedTuple):
     data: Matrix
 
 
-class _Part(NamedTuple):
+class Axis(NamedTuple):
+    """One axis of a tile: F(outputs, taps), at a stride no longer than the kernel."""
+
+    outputs: int
+    taps: int
+    stride: int = 1
+    closed: bool = False
+    """Whether it is the axis' only tile, and windows that are not whole lie in padding: see `is_closed`."""
+
+    @property
+    def step(self) -> int:
+        """Inputs from a tile to the next."""
+        return self.outputs * self.stride
+
+    @property
+    def overlap(self) -> int:
+        """Inputs that a tile shares with the next."""
+        return self.taps - self.stride
+
+    @property
+    def inputs(self) -> int:
+        """Of a tile."""
+        return self.step + self.overlap
+
+    @property
+    def phases(self) -> list[int]:
+        """The taps of each phase: each s-th input meets each s-th tap, at stride 1."""
+        return taps_of_phases(self.taps, self.stride)
+
+    @property
+    def matrices(self) -> Matrices:
+        """Those of its phases, one after the other."""
+        phases = [(closed_matrices if self.closed else matrices)(self.outputs, taps) for taps in self.phases]
+        return Matrices(
+            [list(chain(*rows)) for rows in zip(*(phase.result for phase in phases), strict=True)],
+            [_spread(row, i, self.stride, self.taps) for i, of in enumerate(phases) for row in of.weights],
+            [_spread(row, i, self.stride, self.inputs) for i, of in enumerate(phases) for row in of.data],
+        )
+
+    @property
+    def products(self) -> int:
+        """Multiplications of a tile."""
+        return sum(self.outputs + (0 if self.closed else taps - 1) for taps in self.phases)
+
+    def is_closed(self, before: int, size: int) -> bool:
+        """Whether a tile alone would be: each phase's first and last inputs, one less than taps, are padding.
+
+        That is before `size` inputs, as much as `before`, and behind them.
+        """
+        ends = (
+            i + self.stride * n
+            for i, taps in enumerate(self.phases)
+            for n in [*range(taps - 1), *range(self.outputs, self.outputs + taps - 1)]
+        )
+        return all(not before <= place < before + size for place in ends)
+
+    def __str__(self) -> str:
+        return f"{self.outputs}_{self.taps}_{self.stride}_{self.closed:d}"
+
+
+class DxPhase(NamedTuple):
     """A phase of dx: output s t + i is the sum over its taps a of weight s a + i times dy[t - a].
 
     At stride 1, that is, a correlation with its weights turned. Outputs of all phases take turns.
@@ -80,22 +141,26 @@ class _Part(NamedTuple):
         """Behind its last."""
         return self.numbers[-1] // self.stride + 1
 
+    @property
+    def products(self) -> int:
+        """Multiplications of a tile."""
+        return len(self.numbers) + self.taps - 1
 
-class Axis(NamedTuple):
-    """One axis of a tile: F(outputs, taps), at a stride no longer than the kernel."""
+
+class DxAxis(NamedTuple):
+    """One axis of a tile of dx at a stride: its phases are made together, from the same inputs dy."""
 
     outputs: int
+    """A multiple of the stride, unless it is the axis' only tile."""
     taps: int
-    stride: int = 1
-    closed: bool = False
-    """Whether it is the axis' only tile, and windows that are not whole lie in padding: see `is_closed`."""
-    phase: int | None = None
-    """Of dx at a stride, whose phases are outputs: that of the first one. See `_Part`."""
+    stride: int
+    phase: int
+    """Of the first output: the padding before x, modulo the stride."""
 
     @property
     def step(self) -> int:
         """Inputs from a tile to the next."""
-        return self.outputs * self.stride if self.phase is None else self.outputs // self.stride
+        return self.outputs // self.stride
 
     @property
     def overlap(self) -> int:
@@ -103,97 +168,58 @@ class Axis(NamedTuple):
         return self.inputs - self.step
 
     @property
+    def first(self) -> int:
+        """The first input of a tile that begins with outputs s t + `phase`, counted from t."""
+        return min(part.begin for part in self.phases)
+
+    @property
     def inputs(self) -> int:
         """Of a tile."""
-        if self.phase is None:
-            return self.step + self.taps - self.stride
-        return max(part.end for part in self.parts) - self.first
+        return max(part.end for part in self.phases) - self.first
 
     @property
-    def first(self) -> int:
-        """Of dx: the first input, counted from that of the same number as the first output of phase 0."""
-        return min(part.begin for part in self.parts)
-
-    @property
-    def phases(self) -> list[int]:
-        """The taps of each phase: each s-th input meets each s-th tap, at stride 1."""
-        return [-(-(self.taps - i) // self.stride) for i in range(self.stride)]
-
-    @property
-    def parts(self) -> list[_Part]:
-        """Of dx: its phases."""
-        assert self.phase is not None
+    def phases(self) -> list[DxPhase]:
+        """In the order of their weights."""
         numbers = range(self.phase, self.phase + self.outputs)
         return [
-            _Part(numbers[(i - self.phase) % self.stride :: self.stride], taps, self.stride)
-            for i, taps in enumerate(self.phases)
+            DxPhase(numbers[(i - self.phase) % self.stride :: self.stride], taps, self.stride)
+            for i, taps in enumerate(taps_of_phases(self.taps, self.stride))
         ]
 
     @property
     def matrices(self) -> Matrices:
-        """Those of its phases, one after the other."""
-        if self.phase is not None:
-            return self._matrices_of_dx()
-        phases = [(closed_matrices if self.closed else matrices)(self.outputs, taps) for taps in self.phases]
-        return Matrices(
-            [list(chain(*rows)) for rows in zip(*(phase.result for phase in phases), strict=True)],
-            [_spread(row, i, self.stride, self.taps) for i, of in enumerate(phases) for row in of.weights],
-            [_spread(row, i, self.stride, self.inputs) for i, of in enumerate(phases) for row in of.data],
-        )
-
-    def _matrices_of_dx(self) -> Matrices:
-        """Each output is of one phase; weights are turned; and all phases have the same inputs, or some."""
-        found = [matrices(len(part.numbers), part.taps) for part in self.parts]
-        result = [[Fraction(0)] * self.products for _ in range(self.outputs)]
-        begin = min(part.numbers[0] for part in self.parts)
-        column = 0
-        for part, of in zip(self.parts, found, strict=True):
+        """Those of its phases, one after the other: an output has products of its own phase alone."""
+        found = [(part, matrices(len(part.numbers), part.taps)) for part in self.phases]
+        result: dict[int, list[Fraction]] = {}
+        before = 0
+        for part, of in found:
             for number, row in zip(part.numbers, of.result, strict=True):
-                result[number - begin][column : column + len(row)] = row
-            column += len(of.weights)
+                result[number] = _spread(row, before, 1, self.products)
+            before += part.products
         return Matrices(
-            result,
+            [result[number] for number in sorted(result)],
             [
                 _spread(row[::-1], i, self.stride, self.taps)
-                for i, of in enumerate(found)
+                for i, (_, of) in enumerate(found)
                 for row in of.weights
             ],
-            [
-                _spread(row, part.begin - self.first, 1, self.inputs)
-                for part, of in zip(self.parts, found, strict=True)
-                for row in of.data
-            ],
+            [_spread(row, part.begin - self.first, 1, self.inputs) for part, of in found for row in of.data],
         )
 
     @property
     def products(self) -> int:
         """Multiplications of a tile."""
-        if self.phase is not None:
-            return sum(len(part.numbers) + part.taps - 1 for part in self.parts)
-        return sum(self.outputs + (0 if self.closed else taps - 1) for taps in self.phases)
-
-    def is_closed(self, before: int, size: int) -> bool:
-        """Whether a tile alone would be: each phase's first and last inputs, one less than taps, are padding.
-
-        That is before `size` inputs, as much as `before`, and behind them.
-        """
-        ends = (
-            i + self.stride * n
-            for i, taps in enumerate(self.phases)
-            for n in [*range(taps - 1), *range(self.outputs, self.outputs + taps - 1)]
-        )
-        return all(not before <= place < before + size for place in ends)
+        return sum(part.products for part in self.phases)
 
     def __str__(self) -> str:
-        kind = f"{self.closed:d}" if self.phase is None else f"dx{self.phase}"
-        return f"{self.outputs}_{self.taps}_{self.stride}_{kind}"
+        return f"dx_{self.outputs}_{self.taps}_{self.stride}_{self.phase}"
 
 
 class Tile(NamedTuple):
     """F(outputs down x outputs across, R x S)."""
 
-    down: Axis
-    across: Axis
+    down: Axis | DxAxis
+    across: Axis | DxAxis
 
     @property
     def positions(self) -> int:
@@ -211,6 +237,11 @@ class Tile(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.down}_{self.across}"
+
+
+def taps_of_phases(taps: int, stride: int) -> list[int]:
+    """How many taps of a kernel each phase has."""
+    return [-(-(taps - i) // stride) for i in range(stride)]
 
 
 @lru_cache(maxsize=16)

@@ -25,7 +25,7 @@ from kernels.policy import ERROR_BUDGET
 from kernels.problem import Problem
 from kernels.registry import OPS
 from kernels.tiled_work import workspace
-from kernels.winograd_plan import band_of, plan, tile_for
+from kernels.winograd_plan import band_of, dx_tile_for, plan, tile_for
 from kernels.winograd_transforms import TAPS, Axis, Tile, matrices
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -50,6 +50,10 @@ LAYERS = {
     "3x3 at 2, images side by side": ConvSpec(33, 6, 14, 14, 10, 3, 3, stride=2, padding=1, groups=2),
     "3x3 at 2, closed tiles": ConvSpec(40, 8, 7, 9, 13, 3, 3, stride=2, padding=1),
     "3x3 at 2, more filters than tiles": ConvSpec(1, 70, 9, 9, 90, 3, 3, stride=2, padding=1),
+    "3x3 at 2, wide planes of odd size": ConvSpec(
+        2, 17, 31, 45, 20, 3, 3, stride=2, padding=((0, 2), (1, 0))
+    ),
+    "4x4 at 2, inputs that no window reaches": ConvSpec(33, 4, 17, 13, 6, 4, 4, stride=2),
     "4x3 at 2 and 1": ConvSpec(2, 5, 30, 31, 7, 4, 3, stride=(2, 1), padding=((0, 3), (1, 2))),
     "3x4 at 1 and 2": ConvSpec(2, 5, 7, 30, 7, 3, 4, stride=(1, 2), padding=((1, 1), (0, 3))),
     "5x3 at 1 and 2": ConvSpec(3, 4, 31, 9, 5, 5, 3, stride=(1, 2), padding=1),
@@ -169,6 +173,16 @@ def test_tiles_of_small_planes() -> None:
         assert geometry.outputs_down == expected.down.outputs
 
 
+@pytest.mark.parametrize(
+    ("size", "padding", "kernel", "products"),
+    [(14, 1, 3, (15, 18)), (7, 1, 3, (8, 8)), (7, 0, 3, (8, 8)), (56, 1, 3, (60, 63)), (8, 1, 4, (10, 10))],
+)
+def test_tiles_of_dx_at_a_stride(size: int, padding: int, kernel: int, products: tuple[int, int]) -> None:
+    """Of all its tiles along an axis; direct sums of 3 taps would take 21 for 14 inputs."""
+    tile, _ = dx_tile_for(ConvSpec(1, 1, size, size, 1, kernel, kernel, stride=2, padding=padding))
+    assert tuple(-(-size // axis.outputs) * axis.products for axis in tile) == products
+
+
 def test_tolerance_is_within_what_auto_accepts() -> None:
     assert 0 < WINOGRAD.tolerance <= ERROR_BUDGET
 
@@ -267,19 +281,23 @@ def test_nan_stays_in_its_tiles() -> None:
     np.testing.assert_array_equal(y[~tiles], expected[~tiles])
 
 
-def test_what_no_window_reaches() -> None:
+@pytest.mark.parametrize(
+    ("name", "rows", "cols"),
+    [("inputs that no window reaches", 30, 35), ("4x4 at 2, inputs that no window reaches", 16, 12)],
+)
+def test_what_no_window_reaches(name: str, rows: int, cols: int) -> None:
     """There x is not read, and dx is exactly zero."""
-    spec = LAYERS["inputs that no window reaches"]
+    spec = LAYERS[name]
     reached = np.zeros(spec.x_shape, bool)
-    reached[:, :, :30, :35] = True
+    reached[:, :, :rows, :cols] = True
     problem = Problem.random(spec, "forward")
     x = np.where(reached, problem.arrays["x"], np.nan).astype(np.float32)
     y = kernels.conv2d(x, problem.arrays["w"], problem.arrays["b"], stride=spec.stride, backend="winograd")
     np.testing.assert_array_equal(y, problem.run("winograd")[0])
     (dx,) = Problem.random(spec, "dx").run("winograd")
     assert (dx[~reached] == 0).all()
-    assert dx[:, :, 29].any()
-    assert dx[:, :, :, 34].any()
+    assert dx[:, :, rows - 1].any()
+    assert dx[:, :, :, cols - 1].any()
 
 
 def test_images_in_parts() -> None:
