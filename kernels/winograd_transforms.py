@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, reduce
 from itertools import chain, combinations
@@ -60,7 +61,8 @@ class Matrices(NamedTuple):
     data: Matrix
 
 
-class Axis(NamedTuple):
+@dataclass(frozen=True)
+class Axis:
     """One axis of a tile: F(outputs, taps), at a stride no longer than the kernel."""
 
     outputs: int
@@ -147,7 +149,8 @@ class DxPhase(NamedTuple):
         return len(self.numbers) + self.taps - 1
 
 
-class DxAxis(NamedTuple):
+@dataclass(frozen=True)
+class DxAxis:
     """One axis of a tile of dx at a stride: its phases are made together, from the same inputs dy."""
 
     outputs: int

@@ -26,7 +26,7 @@ from kernels.problem import Problem
 from kernels.registry import OPS
 from kernels.tiled_work import workspace
 from kernels.winograd_plan import band_of, dx_tile_for, plan, tile_for
-from kernels.winograd_transforms import TAPS, Axis, Tile, matrices
+from kernels.winograd_transforms import TAPS, Axis, DxAxis, Tile, matrices
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 WINOGRAD = kernels.get_backend("winograd")
@@ -181,6 +181,16 @@ def test_tiles_of_dx_at_a_stride(size: int, padding: int, kernel: int, products:
     """Of all its tiles along an axis; direct sums of 3 taps would take 21 for 14 inputs."""
     tile, _ = dx_tile_for(ConvSpec(1, 1, size, size, 1, kernel, kernel, stride=2, padding=padding))
     assert tuple(-(-size // axis.outputs) * axis.products for axis in tile) == products
+
+
+def test_tiles_of_forward_and_dx_are_not_mixed_up() -> None:
+    """Of the same numbers, in caches of compiled functions: neither gets what was compiled for the other."""
+    spec = ConvSpec(2, 16, 3, 3, 32, 3, 3, stride=2, padding=((2, 1), (2, 1)))
+    tile, _ = dx_tile_for(spec)
+    assert tile == Tile(*[DxAxis(4, 3, 2, 0)] * 2)
+    assert tile != Tile(*[Axis(4, 3, 2)] * 2)
+    check(ConvSpec(2, 16, 9, 9, 32, 3, 3, stride=2))
+    check(spec)
 
 
 def test_tolerance_is_within_what_auto_accepts() -> None:
