@@ -14,8 +14,9 @@ larger of U and V is never in memory as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -58,6 +59,7 @@ MOST_WASTED = 1.1
 MOST_WASTED_OF_SHORT = 1.4
 """What computing some images twice, and threads that wait, may cost where vectors lie along images; and where
 rows of tiles would fill less than a quarter of a vector."""
+AnyAxis = TypeVar("AnyAxis", Axis, DxAxis)
 _NO_TABLE = readonly(np.zeros((0, 2), np.intp))
 
 
@@ -161,30 +163,39 @@ def tile_for(size: Pair, taps: Pair, stride: Pair = (1, 1), sources: tuple[Pair,
     `sources`: the padding before the inputs, and how many there are, of each axis, if tiles may be closed.
     """
     axes = []
-    for i, outputs in enumerate(((2, 4) if stride[0] == 1 else (2, 4, 7), (2, 4))):
-        possible = [Axis(number, taps[i], stride[i]) for number in outputs]
+    for i, numbers in enumerate(_outputs(stride)):
+        possible = [Axis(number, taps[i], stride[i]) for number in numbers]
         if sources and 2 < size[i] < 8:
             alone = Axis(size[i], taps[i], stride[i], closed=True)
             possible += [alone] * alone.is_closed(*sources[i])
-        products = [axis.products * -(-size[i] // axis.outputs) for axis in possible]
-        axes.append(possible[products.index(min(products))])
+        axes.append(_with_fewest_products(possible, size[i]))
     return Tile(*axes)
 
 
 def dx_tile_for(spec: ConvSpec) -> tuple[Tile, Pair]:
     """The same for dx at a stride, and the padding before dy."""
     axes, padding = [], []
-    for axis, numbers in zip((spec.rows, spec.cols), ((2, 4, 7), (2, 4)), strict=True):
+    for axis, numbers in zip((spec.rows, spec.cols), _outputs(spec.stride), strict=True):
         stride = axis.stride
         before, phase = divmod(axis.before, stride)
-        outputs = [number * stride for number in (numbers if stride > 1 else (2, 4))]
+        outputs = [number * stride for number in numbers]
         if stride > 1 and outputs[0] <= axis.size <= outputs[-1]:
             outputs.append(axis.size)
         possible = [DxAxis(number, axis.kernel, stride, phase) for number in outputs]
-        best = min(possible, key=lambda each: each.products * -(-axis.size // each.outputs))
+        best = _with_fewest_products(possible, axis.size)
         axes.append(best)
         padding.append(-before - best.first)
     return Tile(*axes), (padding[0], padding[1])
+
+
+def _outputs(stride: Pair) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How many outputs of a phase tiles may have, down and across."""
+    return (2, 4) if stride[0] == 1 else (2, 4, 7), (2, 4)
+
+
+def _with_fewest_products(possible: Sequence[AnyAxis], size: int) -> AnyAxis:
+    """The first axis with the fewest products for so many outputs."""
+    return min(possible, key=lambda axis: axis.products * -(-size // axis.outputs))
 
 
 def steps_of(shape: Tile) -> dict[str, int]:
