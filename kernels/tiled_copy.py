@@ -59,15 +59,25 @@ def copy_chunk(zero, source, target, first, second, step):
 
 
 @lru_cache(maxsize=4)
-def turner(dtype: np.dtype) -> int:
+def turner(dtype: np.dtype, asks: bool = False) -> int:
     """The address of what turns a square: target[i * target_step + l] = source[l * source_step + i].
 
     Its arguments: source, source_step, count of rows l, target, target_step, count of columns i, lanes to
-    store, and five that are not used. What is beyond the rows comes out as zero.
+    store, how far it is to what is turned next, if it `asks` for that; and four that are not used. What is
+    beyond the rows comes out as zero.
     """
 
     def emit(
-        builder: ir.IRBuilder, source, source_step, rows, target, target_step, cols, stored, *_: ir.Value
+        builder: ir.IRBuilder,
+        source,
+        source_step,
+        rows,
+        target,
+        target_step,
+        cols,
+        stored,
+        ahead,
+        *_: ir.Value,
     ) -> None:
         row = Vectors(builder, dtype)
         inside = row.below(cols)
@@ -76,6 +86,8 @@ def turner(dtype: np.dtype) -> int:
         for number in range(row.wide):
             there = builder.icmp_signed("<", i64(number), rows)
             place = row.at(source, builder.mul(source_step, i64(number)))
+            if asks:
+                row.fetch(row.pointer(row.at(place, ahead)), to_write=False)
             square.append(row.load(place, builder.select(there, inside, nothing)))
         wanted = row.below(stored)
         for number, vector in enumerate(row.transposed(square)):
@@ -83,11 +95,11 @@ def turner(dtype: np.dtype) -> int:
             place = row.at(target, builder.mul(target_step, i64(number)))
             row.store(vector, place, builder.select(there, wanted, nothing))
 
-    return compiled(f"turn_{dtype.name}", emit)
+    return compiled(f"turn_{asks:d}_{dtype.name}", emit)
 
 
 @helper
-def turn(zero, address, source, rows, row_step, cols, target, target_step, whole):
+def turn(zero, address, source, rows, row_step, cols, target, target_step, whole, ahead):
     """target (cols, target_step) = source (rows, row_step) turned; `whole` vectors, or only the rows.
 
     Whole vectors hold zero beyond the rows.
@@ -100,7 +112,7 @@ def turn(zero, address, source, rows, row_step, cols, target, target_step, whole
             call_emitted(
                 address, source + (row * row_step + col) * size, row_step, rows_here,
                 target + (col * target_step + row) * size, target_step, min(wide, cols - col),
-                wide if whole else rows_here, 0, 0, 0, 0, 0,
+                wide if whole else rows_here, ahead, 0, 0, 0, 0,
             )  # fmt: skip
 
 

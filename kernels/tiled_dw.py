@@ -334,7 +334,7 @@ def add_to_sums(worker, task, x, dy, plan, memory, dw, with_db):
                            first * p.stride_down, c, target)  # fmt: skip
             rows = dy + (unit * p.filters * plane + first * p.OW) * size
             turn(zero, p.turner, rows, p.filters, plane, pixels, turned + image * pixels * p.padded * size,
-                 p.padded, 1)  # fmt: skip
+                 p.padded, 1, 0)  # fmt: skip
         read = there if p.copied else x + begin * c.channels * p.plane * size
         multiply(p, read, turned, least, most, pixels, images, sums, start)
         if with_db and least == 0:
@@ -344,7 +344,7 @@ def add_to_sums(worker, task, x, dy, plan, memory, dw, with_db):
     if p.once:
         rest = c.channels * p.taps
         turn(zero, p.turner, sums + least * p.taps * p.padded * size, (most - least) * p.taps, p.padded,
-             p.filters, dw + (group * p.filters * rest + least * p.taps) * size, rest, 0)  # fmt: skip
+             p.filters, dw + (group * p.filters * rest + least * p.taps) * size, rest, 0, 0)  # fmt: skip
 
 
 @helper
@@ -407,7 +407,7 @@ def gather_square(square, plan, memory, dw):
         for n in range(first, first + rows * p.padded):
             memory[n] += memory[begin + n]
     turn(zero, p.turner, memory.ctypes.data + first * size, rows, p.padded, p.filters,
-         dw.ctypes.data + (group * p.filters * rest + i) * size, rest, 0)  # fmt: skip
+         dw.ctypes.data + (group * p.filters * rest + i) * size, rest, 0, 0)  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

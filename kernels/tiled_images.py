@@ -209,7 +209,7 @@ def compute_images(worker, task, source, out, plan, memory):
     copied = memory.ctypes.data + (w.end + worker * p.of_worker) * size
     results = copied + p.results * size
     turn(zero, w.turner, source + unit * p.inputs * size, p.together, w.groups * p.inputs, p.inputs,
-         copied, p.together, 1)  # fmt: skip
+         copied, p.together, 1, 0)  # fmt: skip
     for n in range(piece * len(panels) // p.slices, (piece + 1) * len(panels) // p.slices):
         k, count = panels[n, 0], panels[n, 1]
         start = memory.ctypes.data + (w.bias + group * w.filters + k) * size
@@ -223,7 +223,7 @@ def compute_images(worker, task, source, out, plan, memory):
         apart = w.groups * w.filters * p.outputs
         for first in range(0, p.together, lanes_of(zero)):
             turn(zero, w.turner, results + first * size, count * p.outputs, p.together, lanes_of(zero),
-                 to + first * apart * size, apart, 0)  # fmt: skip
+                 to + first * apart * size, apart, 0, 0)  # fmt: skip
 
 
 def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:

@@ -308,7 +308,7 @@ def pack_panel(b, images, begin, depth, column, width, p, zero, packed):
         source = b + image * p.b_image * size
         if p.turned:
             turn(zero, p.turner, source + (column * p.depth + begin) * size, columns, p.depth, depth, packed,
-                 width, 1)  # fmt: skip
+                 width, 1, 0)  # fmt: skip
             packed += depth * width * size
             continue
         for i in range(begin, begin + depth):

@@ -115,7 +115,7 @@ def pack_panel(piece, w, p, memory):
             memory[target + i] = weights[source + i]
         return
     turn(w.dtype.type(0), p.turner, w.ctypes.data + source * size, panel[1], p.inner, p.inner,
-         memory.ctypes.data + target * size, panel[3], p.across_filters)  # fmt: skip
+         memory.ctypes.data + target * size, panel[3], p.across_filters, 0)  # fmt: skip
 
 
 @helper

@@ -75,7 +75,7 @@ def conv_dw(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray) -> No
 
 def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
     """dw, and db from the same dy."""
-    method = winograd_dw if spec.stride == (1, 1) else winograd_strided
+    method = winograd_dw if tiles_have_strides(spec) else winograd_strided
     method.conv_dw_db(spec, dy, x, dw, db)
 
 

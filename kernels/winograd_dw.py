@@ -4,8 +4,8 @@ As y = A^T [(G g G^T) * (B^T d B)] A for each tile, the gradient of the weights 
 
     dw = G^T [sum over tiles of (A dy A^T) * (B^T d B)] G
 
-with as many multiplications as forward. Vectors lie along channels: what the data are transformed to is
-turned, block by block. See `winograd_dw_plan` for how the work is cut up.
+with as many multiplications as forward. Vectors lie along channels, and filters: x and dy are turned, a few
+tiles of a row at a time, so that each pixel is a vector. See `winograd_dw_plan` for how the work is cut up.
 """
 
 from __future__ import annotations
@@ -16,222 +16,187 @@ from numba import prange
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_copy import turn
+from kernels.tiled_copy import clear, size_of, turn
 from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace, zeros
-from kernels.winograd_dw_plan import BLOCK, STRETCH, plan
-from kernels.winograd_tiles import transform_channel, transform_plane
+from kernels.winograd_dw_plan import DEPTH, plan
+from kernels.winograd_tiles import piece_at
 
 
 @Kernel
-def sum_products(workers, images, x, dy, zeros, geometry, table, tiles, work, du, further):
-    """du (tile_parts, positions, groups * filters, c_row) = the sums over all tiles of a part.
+def sum_products(workers, images, x, dy, zeros, geometry, sides, table, tiles, work, v, e, du, further, dw):
+    """dw (groups * filters, channels, taps); and each worker's sums of dy, for db.
 
-    `further` holds those of each stretch but the first, one after the other; it is as large, or not needed.
+    `further` holds the sums of each stretch but the first, one after the other; it is as large as du, or not
+    needed.
     """
-    for worker in prange(workers):
-        sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du, further)
-
-
-@helper
-def sum_part(worker, images, x, dy, zeros, geometry, table, tiles, work, du, further):
-    """Those of one worker's part of the tiles, or of the filters and channels."""
     g = geometry[0]
-    size = work.itemsize
-    base = work.ctypes.data + worker * g.work * size
-    e, turned = base + g.e * size, base + g.own * size
-    clear_sums(worker, geometry, work)
-    blocks = (images * g.tiles_down * g.tiles_across + BLOCK - 1) // BLOCK
-    part, rest = worker % g.tile_parts, worker // g.tile_parts
-    begin = part * blocks // g.tile_parts * BLOCK
-    end = min((part + 1) * blocks // g.tile_parts * BLOCK, images * g.tiles_down * g.tiles_across)
-    filter_part, channel_part = rest % g.filter_parts, rest // g.filter_parts
-    panels = (g.filters + g.rows - 1) // g.rows
-    k = filter_part * panels // g.filter_parts * g.rows
-    filters = min((filter_part + 1) * panels // g.filter_parts * g.rows, g.filters) - k
-    vectors = g.c_row // g.wide
-    first_channel = channel_part * vectors // g.channel_parts * g.wide
-    last_channel = (channel_part + 1) * vectors // g.channel_parts * g.wide
-    for group in range(g.groups):
-        filter = group * g.filters + k
-        to = part * g.positions * g.du_step + filter * g.c_row
-        for first in range(begin, end, BLOCK):
-            last = min(first + BLOCK, end)
-            transform_channels(group, first_channel, last_channel, first, last, x, geometry, base, turned)
-            transform_gradients(filter, filters, first, last, dy, geometry, base, e)
-            sums = du if first - begin < STRETCH else further
-            start = zeros.ctypes.data if (first - begin) % STRETCH == 0 else 0
-            add_products(filters, first_channel, last_channel, last - first, start, geometry, table, tiles,
-                         e, turned, sums.ctypes.data + to * size, size)  # fmt: skip
-            if first - begin >= STRETCH and ((last - begin) % STRETCH == 0 or last == end):
-                add_sums(filters, first_channel, last_channel, geometry, further[to:], du[to:])
-
-
-@Kernel
-def sum_by_filters(workers, images, x, dy, zeros, geometry, table, tiles, work, turned, dw):
-    """dw (groups * filters, channels, taps), panel by panel."""
-    for worker in prange(workers):
-        turn_share(worker, workers, images, x, geometry, work, turned)
-    for worker in prange(workers):
-        sum_panels(worker, workers, images, dy, zeros, geometry, table, tiles, work, turned, dw)
-
-
-@helper
-def turn_share(worker, workers, images, x, geometry, work, turned):
-    """The transforms of the data of all tiles, of a share of the channels."""
-    g = geometry[0]
-    size = work.itemsize
-    base = work.ctypes.data + worker * g.work * size
+    filters = sides[1].channels
     total = images * g.tiles_down * g.tiles_across
-    vectors = g.c_row // g.wide
-    first_channel, last_channel = (
-        worker * vectors // workers * g.wide,
-        (worker + 1) * vectors // workers * g.wide,
+    for k in range(0, filters, g.panel):
+        beyond = min(k + g.panel, filters)
+        for first in range(0, total, g.block):
+            last = min(first + g.block, total)
+            sums = du if first < g.stretch else further
+            start = zeros.ctypes.data if first % g.stretch == 0 else 0
+            for worker in prange(workers):
+                transform_share(work.dtype.type(0), worker, workers, k, beyond, first, last, x.ctypes.data,
+                                dy.ctypes.data, geometry, sides, work.ctypes.data, v.ctypes.data,
+                                e.ctypes.data)  # fmt: skip
+            for worker in prange(workers):
+                multiply_share(work.dtype.type(0), worker, workers, beyond - k, last - first, start, geometry,
+                               sides, table.ctypes.data, tiles, v.ctypes.data, e.ctypes.data,
+                               sums.ctypes.data)  # fmt: skip
+            if first >= g.stretch and (last % g.stretch == 0 or last == total):
+                for worker in prange(workers):
+                    add_share(worker, workers, geometry, further, du)
+        for worker in prange(workers):
+            transform_back(work.dtype.type(0), worker, workers, k, beyond, geometry, sides, du.ctypes.data,
+                           dw.ctypes.data)  # fmt: skip
+
+
+@helper
+def share(worker, workers, begin, end, unit):
+    """One worker's part of what lies between two numbers, in whole units: where it begins, and ends."""
+    units = (end - begin + unit - 1) // unit
+    return (
+        begin + worker * units // workers * unit,
+        min(begin + (worker + 1) * units // workers * unit, end),
     )
-    for group in range(g.groups):
-        for first in range(0, total, BLOCK):
-            to = turned.ctypes.data + (group * total + first) * g.turned_row * size
-            last = min(first + BLOCK, total)
-            transform_channels(group, first_channel, last_channel, first, last, x, geometry, base, to)
 
 
 @helper
-def sum_panels(worker, workers, images, dy, zeros, geometry, table, tiles, work, turned, dw):
-    """dw of a share of the filters."""
-    g = geometry[0]
-    size = work.itemsize
-    base = work.ctypes.data + worker * g.work * size
-    e, du = base + g.e * size, base + g.own * size
-    clear_sums(worker, geometry, work)
-    total = images * g.tiles_down * g.tiles_across
-    panels = (g.filters + g.panel - 1) // g.panel
-    jobs = g.groups * panels
-    for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
-        group, k = job // panels, job % panels * g.panel
-        filters = min(g.panel, g.filters - k)
-        filter = group * g.filters + k
-        transform_gradients(filter, filters, 0, total, dy, geometry, base, e)
-        v = turned.ctypes.data + group * total * g.turned_row * size
-        add_products(filters, 0, g.c_row, total, zeros.ctypes.data, geometry, table, tiles, e, v, du, size)
-        for i in range(filters):
-            transform_filter_back(filter + i, du + i * g.c_row * size, geometry, dw)
-
-
-@helper
-def transform_channels(group, first_channel, last_channel, first, last, x, geometry, base, to):
-    """The transforms of the data of tiles `first` to `last`, turned: (positions, tiles, channels)."""
-    g = geometry[0]
-    size = x.itemsize
-    zero = x.dtype.type(0)
-    for c in range(first_channel, last_channel, g.wide):
-        count = min(g.wide, g.channels - c)
-        for i in range(count):
-            transform_channel(zero, group * g.channels + c + i, first, last, x.ctypes.data, g,
-                              base + g.scratch * size, base + i * BLOCK * size)  # fmt: skip
-        for position in range(g.positions):
-            turn(zero, g.turner, base + position * g.v_step * size, count, BLOCK, last - first,
-                 to + (position * g.turned_step + c) * size, g.turned_row, 1)  # fmt: skip
-
-
-@helper
-def clear_sums(worker, geometry, work):
-    """Those that a worker has for db."""
-    g = geometry[0]
-    work[worker * g.work + g.db : worker * g.work + g.db + g.groups * g.filters * g.wide] = 0
-
-
-@helper
-def transform_gradients(first_filter, filters, first, last, dy, geometry, base, e):
-    """The transforms of dy of tiles `first` to `last`: (positions, filters, tiles). Their sums are for db."""
-    g = geometry[0]
-    size = dy.itemsize
-    plane = g.OH * g.OW * size
-    for k in range(filters):
-        transform_plane(g.gradient, dy.ctypes.data + (first_filter + k) * plane,
-                        g.groups * g.filters * plane, g.OH, g.OW, 0, 0, first, last,
-                        g.tiles_down, g.tiles_across, g.outputs_down, g.outputs_across,
-                        base + g.scratch * size, g.pitch, e + k * g.e_row * size, g.e_step,
-                        base + (g.db + (first_filter + k) * g.wide) * size, size)  # fmt: skip
-
-
-@helper
-def add_products(
-    filters, first_channel, last_channel, count, start, geometry, table, tiles, e, turned, du, size
+def transform_share(
+    zero, worker, workers, k, beyond, first, last, x, dy, geometry, sides, work, v, e
 ):  # fmt: skip
-    """du += those of so many tiles; or du = them, where `start` is the address of zeros."""
-    g = geometry[0]
-    strip = g.along * g.wide
-    for position in range(g.positions):
-        for c in range(first_channel, last_channel, strip):
-            vectors = min(g.along, (last_channel - c) // g.wide)
-            for first in range(0, count, BLOCK):
-                v = turned + (position * g.turned_step + first * g.turned_row + c) * size
-                for k in range(0, filters, g.rows):
-                    s = e + (position * g.e_step + k * g.e_row + first) * size
-                    to = du + (position * g.du_step + k * g.c_row + c) * size
-                    call_emitted(tiles[min(g.rows, filters - k), vectors], s, g.e_row, v, 0,
-                              table.ctypes.data, 1, min(BLOCK, count - first), to, g.c_row,
-                              0, vectors * g.wide, start if first == 0 else 0)  # fmt: skip
+    """V and E of one worker's part of the tiles, or where these are few, of the channels and filters.
+
+    V is there already if it is not the first filter, k, with which these begin.
+    """
+    g, data, gradient = geometry[0], sides[0], sides[1]
+    size = size_of(zero)
+    scratch = work + worker * g.work * size
+    sums = scratch + g.sums * size
+    v -= first * data.row * size
+    e -= (first * gradient.row + k) * size
+    if first == 0 and k == 0:
+        clear(zero, sums, g.wide * g.groups * g.k_row)
+    c, end = 0, data.channels if k == 0 else 0
+    if last - first >= workers * g.wide:
+        first, last = share(worker, workers, first, last, 1)
+    else:
+        c, end = share(worker, workers, c, end, g.wide)
+        k, beyond = share(worker, workers, k, beyond, g.wide)
+    for group in range(g.groups):
+        transform_tiles(zero, data, g, group, c, end, first, last, x, scratch,
+                        v + group * g.positions * data.step * size, sums)  # fmt: skip
+        transform_tiles(zero, gradient, g, group, k, beyond, first, last, dy, scratch,
+                        e + group * g.positions * gradient.step * size, sums)  # fmt: skip
 
 
 @helper
-def add_sums(filters, first_channel, last_channel, geometry, some, du):
-    """du += some, in some filters and channels."""
-    g = geometry[0]
-    for position in range(g.positions):
-        for k in range(filters):
-            row = position * g.du_step + k * g.c_row
-            for c in range(row + first_channel, row + last_channel):
-                du[c] += some[c]
-
-
-@Kernel
-def transform_back(filters, du, geometry, dw):
-    """dw (groups * filters, channels, taps), from du."""
-    for k in prange(filters):
-        g = geometry[0]
-        sums = du[k * g.c_row :]
-        for part in range(1, g.tile_parts):
-            add_sums(1, 0, g.c_row, geometry, sums[part * g.positions * g.du_step :], sums)
-        transform_filter_back(k, sums.ctypes.data, geometry, dw)
+def transform_tiles(zero, side, g, group, begin, end, first, last, source, scratch, to, sums):
+    """The transforms of tiles `first` to `last`, of some channels: (positions, tiles, channels)."""
+    size = size_of(zero)
+    plane = side.H * side.W
+    at = first
+    while at < last:
+        image, down, across, count = piece_at(at, last, g.tiles_down, g.tiles_across)
+        count = min(count, side.piece)
+        row, col = down * side.step_down - side.top, across * side.step_across - side.left
+        cols = count * side.step_across + side.beyond
+        above, below = max(0, -row), min(side.rows, side.seen_down - row)
+        before, behind = max(0, -col), min(cols, side.seen_across - col)
+        if above > 0 or below < side.rows or before > 0 or behind < cols:
+            clear(zero, scratch, side.rows * side.pitch)
+        # Rows without padding between them are turned as one.
+        together = behind - before == side.W and side.pitch == side.W * g.wide
+        rows = max(1, below - above) if together else 1
+        for c in range(begin, end, g.wide):
+            channel = (image * g.groups + group) * side.channels + c
+            for i in range(above, below, rows):
+                turn(zero, g.turner, source + (channel * plane + (row + i) * side.W + col + before) * size,
+                     min(g.wide, end - c), plane, (behind - before) * rows,
+                     scratch + (i * side.pitch + before * g.wide) * size, g.wide, 1,
+                     g.wide * plane)  # fmt: skip
+            # For db, a vector for each of some rows of tiles: one sum over all of many would be rounded more.
+            slot = (at // g.tiles_across % g.wide * g.groups + group) * g.k_row + c
+            call_emitted(side.transform, scratch, side.pitch, count, to + (at * side.row + c) * size,
+                         side.row, side.step, sums + slot * size, 0, 0, 0, 0, 0)  # fmt: skip
+        at += count
 
 
 @helper
-def transform_filter_back(k, du, geometry, dw):
-    """One filter's."""
+def multiply_share(
+    zero, worker, workers, filters, count, start, geometry, sides, table, tiles, v, e, du
+):  # fmt: skip
+    """dU += products of so many tiles, of one worker's part of the positions; or dU = them, from `start`."""
+    g, along, others = geometry[0], sides[0], sides[1]
+    numbers = filters
+    if g.along_filters:
+        along, others, v, e = others, along, e, v
+        numbers = others.channels
+    size = size_of(zero)
+    strip = g.vectors * g.wide
+    strips = (g.du_row + strip - 1) // strip
+    jobs = g.groups * g.positions * strips
+    for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
+        position, c = job // strips, job % strips * strip
+        vectors = min(g.vectors, (g.du_row - c) // g.wide)
+        for first in range(0, count, DEPTH):
+            depth = min(DEPTH, count - first)
+            vector = v + (position * along.step + first * along.row + c) * size
+            number = e + (position * others.step + first * others.row) * size
+            begin = start if first == 0 else 0
+            for n in range(0, numbers, g.rows):
+                to = du + (position * g.du_step + n * g.du_row + c) * size
+                call_emitted(tiles[min(g.rows, numbers - n), vectors], number + n * size, 0, vector, 0, table,
+                             1, depth, to, g.du_row, 0, vectors * g.wide, begin)  # fmt: skip
+
+
+@helper
+def add_share(worker, workers, geometry, further, du):
+    """du += further, one worker's part."""
     g = geometry[0]
-    size = dw.itemsize
-    for c in range(0, g.channels, g.wide):
-        call_emitted(g.back, du + c * size, g.du_step,
-                  dw.ctypes.data + (k * g.channels + c) * g.taps * size, g.channels - c,
-                  0, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
+    begin, end = share(worker, workers, 0, g.groups * g.positions * g.du_step, g.wide)
+    for i in range(begin, end):
+        du[i] += further[i]
+
+
+@helper
+def transform_back(zero, worker, workers, k, beyond, geometry, sides, du, dw):
+    """dw of some filters, one worker's part, from dU."""
+    g, channels, filters = geometry[0], sides[0].channels, beyond - k
+    size = size_of(zero)
+    lanes, lane_step, numbers, number_step = channels, g.taps, filters, channels * g.taps
+    if g.along_filters:
+        lanes, lane_step, numbers, number_step = numbers, number_step, lanes, lane_step
+    begin, end = share(worker, workers, 0, g.groups * numbers, 1)
+    for job in range(begin, end):
+        group, n = job // numbers, job % numbers
+        sums = du + (group * g.positions * g.du_step + n * g.du_row) * size
+        weights = dw + ((group * sides[1].channels + k) * channels * g.taps + n * number_step) * size
+        for lane in range(0, lanes, g.wide):
+            call_emitted(g.back, sums + lane * size, g.du_step, weights + lane * lane_step * size,
+                         lane_step, lanes - lane, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 def conv_dw_db(spec: ConvSpec, dy: np.ndarray, x: np.ndarray, dw: np.ndarray, db: np.ndarray) -> None:
     """dw, from sums over all tiles, and db."""
     workers = active()
-    found = plan(spec, x.dtype, workers)
+    found = plan(spec, x.dtype)
     g = found.geometry
-    x, dy, to = x.reshape(-1), dy.reshape(-1), dw.reshape(-1)
-    start = zeros(g.rows, x.dtype)
+    matrices = g.groups * g.positions
+    tiles = len(x) * g.tiles_down * g.tiles_across
     work = workspace("work", workers * g.work, x.dtype)
-    cost = spec.flops // WORTH_A_LAUNCH
-    if found.by_filters:
-        turned = workspace("transformed data", g.positions * g.turned_step, x.dtype)
-        sum_by_filters(
-            cost, workers, spec.N, x, dy, start, found.record, found.table, found.tiles, work, turned, to
-        )
-        summing = workers
-    else:
-        tiles = -(-spec.N * g.tiles_down * g.tiles_across // g.tile_parts)
-        sums = g.tile_parts * g.positions * g.du_step
-        du = workspace("transformed weights", sums, x.dtype)
-        further = workspace("sums of stretches", sums if tiles > STRETCH - BLOCK else 0, x.dtype)
-        sum_products(
-            cost, workers, spec.N, x, dy, start, found.record, found.table, found.tiles, work, du, further
-        )
-        transform_back(dw.size * g.positions, spec.K, du, found.record, to)
-        summing = g.tile_parts * g.filter_parts  # the others have the same filters' other channels
-    parts = work[: workers * g.work].reshape(workers, g.work)[:summing, g.db : g.db + spec.K * g.wide]
-    np.add.reduce(parts.reshape(summing, spec.K, g.wide), axis=(0, 2), out=db)
+    v = workspace("transformed data", matrices * found.data.step, x.dtype)
+    e = workspace("transformed gradients", matrices * found.gradient.step, x.dtype)
+    du = workspace("transformed weights", matrices * g.du_step, x.dtype)
+    further = workspace("sums of stretches", matrices * g.du_step if tiles > g.stretch else 0, x.dtype)
+    sum_products(
+        spec.flops // WORTH_A_LAUNCH, workers, len(x), x.reshape(-1), dy.reshape(-1), zeros(g.rows, x.dtype),
+        found.record, found.sides, found.table, found.tiles, work, v, e, du, further, dw.reshape(-1),
+    )  # fmt: skip
+    sums = work[: workers * g.work].reshape(workers, g.work)[:, g.sums :].reshape(-1, g.groups, g.k_row)
+    db[:] = np.add.reduce(sums, axis=0)[:, : found.gradient.channels].reshape(-1)

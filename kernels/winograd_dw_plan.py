@@ -1,9 +1,10 @@
-"""What the `winograd` backend decides once for each dw: how tiles, filters and channels are cut up.
+"""What the `winograd` backend decides once for each dw: how tiles, filters and positions are cut up.
 
-Each worker has its own sums dU (positions, filters, channels). Where there are many tiles, it computes a part
-of the filters and of the channels for all tiles, a block of tiles at a time. Where there are more filters
-than tiles, dU is what is large: a worker takes a panel of filters at a time, through all tiles, so that its
-dU stays in the cache until it is transformed back; the transforms of the data are made once, for all.
+The transforms of x, V (positions, tiles, channels), and of dy, E (positions, tiles, filters), are made by all
+workers, who share out the tiles. Then they share out the positions, each of which is a product of matrices,
+summed over the tiles: dU (positions, filters, channels). So nothing is transformed twice, and each of the
+three is made, and used, a matrix at a time. Blocks of tiles follow each other, and their sums are added,
+where V and E of all would not stay close; a few filters follow others where dU is what is large.
 """
 
 from __future__ import annotations
@@ -14,157 +15,181 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.arrays import readonly, records
+from kernels.axis import Pair
 from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
-from kernels.tiled_tile import most_along
+from kernels.tiled_tile import Shape, most_along, tile
 from kernels.tiled_vectors import lanes
-from kernels.winograd_plan import PANEL_BYTES, apart, panel_of, rows_of, steps_of, tile_addresses, tile_for
-from kernels.winograd_transforms import data_transform, gradient_transform, weight_gradient_transform
+from kernels.winograd_plan import LONGEST, apart, rows_of, tile_for
+from kernels.winograd_transforms import gradient_transform, pixels_transform, weight_gradient_transform
 
-BLOCK = 64
-"""Tiles that are multiplied at a time, and transformed, where filters are not shared out alone."""
-STRETCH = 32 * BLOCK
-"""Tiles whose products are summed by themselves: one sum over all of many tiles would be rounded more."""
-FEW = 4 * BLOCK
-"""Tiles whose transforms stay close anyway."""
-CLOSE_BYTES = 12 << 20
-"""Of the transforms of the data, where panels of filters may be narrow, and read them often."""
-WIDE_PANEL_BYTES = 6 * PANEL_BYTES
-"""Of dU of a panel where they are more: they come from far away, and are read less often."""
-TURNED_BYTES = 2 * CLOSE_BYTES
-"""Of the transforms of the data, at most, where all panels read them."""
-SUMS_BYTES = 1 << 20
-"""Of all sums, at most, where each worker has its own: they stay in its second-level cache."""
+DEPTH = 64
+"""Tiles that are multiplied at a time: four vectors of each stay in the first-level cache."""
+BLOCK_BYTES = 4 << 20
+"""Of V and E of a block, about: they come back from the last-level cache, or a nearer one."""
+SUMS_BYTES = 14 << 20
+"""Of dU, about, at most, unless V of all tiles is more than the following."""
+DATA_BYTES = 64 << 20
+STRETCH = 16 * DEPTH
+"""Tiles, about, whose products are summed by themselves: one sum over all of many would be rounded more."""
+PIECE_PIXELS = 64
+"""Of a row that are turned at a time, at most: they stay in the first-level cache."""
+
+
+class Side(NamedTuple):
+    """One of the two that are transformed, x or dy; all in elements."""
+
+    channels: int
+    """Of a group; of dy, its filters."""
+    H: int
+    W: int
+    seen_down: int
+    seen_across: int
+    """Rows and columns, from the first on, that windows reach."""
+    top: int
+    left: int
+    """Padding before it; what is negative is cut off."""
+    step_down: int
+    step_across: int
+    """Pixels from a tile to the next."""
+    rows: int
+    """That a tile reads."""
+    beyond: int
+    """Columns that a tile shares with the next."""
+    piece: int
+    """Tiles of a row that are turned at a time, at most."""
+    pitch: int
+    """From a row of turned pixels to the next."""
+    transform: int
+    """Its address."""
+    row: int
+    step: int
+    """In the transforms, from a tile to the next, and from a position to the next."""
 
 
 class Geometry(NamedTuple):
     """Where the compiled loops find things; all in elements. They take it as a record, by a pointer."""
 
     groups: int
-    channels: int
-    filters: int
-    """Of a group."""
-    H: int
-    W: int
-    top: int
-    left: int
-    OH: int
-    OW: int
-    outputs_down: int
-    outputs_across: int
-    """Of a tile."""
-    step_down: int
-    step_across: int
-    """Inputs from a tile to the next."""
     positions: int
     tiles_down: int
     tiles_across: int
-    rows: int
-    """Filters that are multiplied at a time."""
+    """Of an image."""
+    block: int
+    """Tiles that are transformed at a time, at most."""
+    stretch: int
+    """Tiles, of whole blocks, whose products are summed by themselves."""
     panel: int
-    """Filters whose sums a worker has at a time, at most, where workers share out nothing else."""
-    tile_parts: int
-    """Among how many workers tiles are shared out: each has sums of its own, of all filters and channels."""
-    filter_parts: int
-    """Where they share out filters and channels: among how many the filters."""
+    """Filters of a group whose sums there are at a time, at most."""
+    along_filters: int
+    """Whether vectors of sums lie along filters; else along channels."""
     wide: int
-    along: int
-    channel_parts: int
-    """Numbers in a vector, vectors of channels that are multiplied at a time, workers that share them."""
-    c_row: int
-    """Channels, filled up to whole vectors."""
-    turned_row: int
-    """From a tile to the next in the turned transforms: an odd number of vectors, for the caches."""
+    vectors: int
+    rows: int
+    """Numbers in a vector; vectors of the one, and numbers of the other, that are multiplied at a time."""
+    du_row: int
     du_step: int
-    v_step: int
-    e_step: int
-    turned_step: int
-    """From a position to the next: in dU, the transforms of some channels, those of dy, the turned ones."""
-    e_row: int
-    """From a filter to the next in the transforms of dy."""
-    pitch: int
-    e: int
-    own: int
-    scratch: int
-    db: int
+    """In dU (groups, positions, the other, the one), from a row to the next, and from a position."""
+    k_row: int
+    """Filters of a group, filled up to whole vectors, as they lie in db's sums (wide, groups, k_row)."""
+    sums: int
     work: int
-    """Where parts of a worker's workspace begin, and its size. `own`: what is turned, or its dU. `db`: its
-    sums of dy, (groups * filters, wide)."""
+    """Where these begin in a worker's part of the workspace, behind what is turned; and its size."""
     taps: int
     """Weights of a filter and channel."""
-    data: int
-    gradient: int
     back: int
     turner: int
-    """Addresses of the transforms."""
+    """Addresses of transforms."""
 
 
 class Plan(NamedTuple):
     """dw of one layer, as the compiled loops take it."""
 
     geometry: Geometry
-    by_filters: bool
-    """Whether workers share out the filters alone, and a panel of them goes through all tiles."""
+    data: Side
+    gradient: Side
     record: np.ndarray
+    sides: np.ndarray
+    """Both, as records."""
     table: np.ndarray
-    """Where tiles lie in both transforms, one of them turned: intp (BLOCK, 2)."""
+    """Where tiles lie in the transforms of numbers and of vectors: intp (DEPTH, 2)."""
     tiles: np.ndarray
-    """intp (rows + 1, along + 1): the address of the register tile for so many filters and vectors."""
+    """intp (rows + 1, vectors + 1): the address of the register tile for so many numbers and vectors."""
 
 
 @lru_cache(maxsize=1024)
-def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
+def plan(spec: ConvSpec, dtype: np.dtype) -> Plan:
     """How to compute dw."""
     channels, filters = spec.C // spec.groups, spec.K // spec.groups
-    shape = tile_for((spec.OH, spec.OW), (spec.R, spec.S))
-    positions = shape.positions
-    down, across = -(-spec.OH // shape.down.outputs), -(-spec.OW // shape.across.outputs)
-    wide = lanes(dtype)
-    along = min(most_along(), -(-channels // wide))
-    rows = rows_of(along, filters)
-    c_row = -(-channels // wide) * wide
-    turned_row = (c_row // wide | 1) * wide
+    before = spec.rows.before, spec.cols.before
+    seen = spec.rows.touched, spec.cols.touched
+    sources = (before[0], spec.H), (before[1], spec.W)
+    size = spec.OH, spec.OW
+    # Where there are several, long ones save less than their many sums cost.
+    most = (LONGEST if size[0] <= LONGEST else 4, LONGEST if size[1] <= LONGEST else 4)
+    shape = tile_for(size, (spec.R, spec.S), spec.stride, sources, most)
+    down, across = (-(-number // axis.outputs) for number, axis in zip(size, shape, strict=True))
     tiles = spec.N * down * across
-    pitch = shape.pitch(across, wide)
-    filter_bytes = positions * c_row * dtype.itemsize
-    data_bytes = tiles * spec.groups * filter_bytes
-    by_filters = tiles <= max(filters, FEW) and tiles <= STRETCH and data_bytes <= TURNED_BYTES
-    fitting = (PANEL_BYTES if data_bytes <= CLOSE_BYTES else WIDE_PANEL_BYTES) // filter_bytes
-    panel = panel_of(filters, rows, fitting, threads) if by_filters else filters
-    sums = spec.groups * filters * filter_bytes
-    tile_parts = threads if tiles >= threads * BLOCK and sums <= SUMS_BYTES else 1
-    filter_parts = 1 if tile_parts > 1 else _filter_parts(channels, filters, along * wide, threads)
-    e_row = (-(-tiles // wide) + 1) * wide if by_filters else BLOCK
-    data_row = (spec.groups * tiles if by_filters else BLOCK) * turned_row
-    sums_row = (panel if by_filters else spec.groups * filters) * c_row
-    v_step, e_step = apart(wide * BLOCK, dtype), apart(panel * e_row, dtype)
-    turned_step, du_step = apart(data_row, dtype), apart(sums_row, dtype)
-    e = positions * v_step
-    own = e + positions * e_step
-    scratch = own + positions * (du_step if by_filters else turned_step)
-    db = scratch + shape.down.products * pitch
+    wide = lanes(dtype)
+    c_row, k_row = _filled(channels, wide), _filled(filters, wide)
+    matrix_bytes = shape.positions * spec.groups * dtype.itemsize
+    block = -(-tiles // -(-tiles * (c_row + k_row) * matrix_bytes // BLOCK_BYTES))
+    panel = filters
+    if filters * c_row * matrix_bytes > SUMS_BYTES and tiles * c_row * matrix_bytes <= DATA_BYTES:
+        block = tiles
+        panels = -(-filters * c_row * matrix_bytes // SUMS_BYTES)
+        panel = _filled(-(-filters // panels), wide)
+    along_filters = panel == filters and k_row * channels < c_row * filters  # so fewer lanes are empty
+    e_row = _filled(panel, wide)
+    data = _side((spec.H, spec.W), seen, before, shape.inputs, shape.steps, across, channels, wide)._replace(
+        transform=pixels_transform(shape, dtype), row=c_row, step=apart(block * c_row, dtype)
+    )
+    outputs = shape.down.outputs, shape.across.outputs
+    gradient = _side(size, size, (0, 0), outputs, outputs, across, filters, wide)._replace(
+        transform=gradient_transform(shape, dtype), row=e_row, step=apart(block * e_row, dtype)
+    )
+    numbers, du_row = (channels, k_row) if along_filters else (panel, c_row)
+    strips = -(-du_row // (most_along() * wide))
+    vectors = -(-du_row // (strips * wide))
+    rows = rows_of(vectors, numbers)
+    sums = max(side.rows * side.pitch for side in (data, gradient))
     geometry = Geometry(
-        groups=spec.groups, channels=channels, filters=filters, H=spec.H, W=spec.W, top=spec.rows.before,
-        left=spec.cols.before, OH=spec.OH, OW=spec.OW, **steps_of(shape), positions=positions,
-        tiles_down=down, tiles_across=across, rows=rows, panel=panel, tile_parts=tile_parts,
-        filter_parts=filter_parts, channel_parts=threads // (tile_parts * filter_parts), wide=wide,
-        along=along, c_row=c_row,
-        turned_row=turned_row, du_step=du_step, v_step=v_step, e_step=e_step, turned_step=turned_step,
-        e_row=e_row, pitch=pitch, e=e, own=own, scratch=scratch, db=db, work=db + spec.K * wide,
-        taps=spec.R * spec.S, data=data_transform(shape, dtype), gradient=gradient_transform(shape, dtype),
-        back=weight_gradient_transform(shape, dtype), turner=turner(dtype),
+        groups=spec.groups, positions=shape.positions, tiles_down=down, tiles_across=across, block=block,
+        stretch=_filled(STRETCH, block), panel=panel, along_filters=along_filters, wide=wide, vectors=vectors,
+        rows=rows, du_row=du_row, du_step=apart(numbers * du_row, dtype), k_row=k_row, sums=sums,
+        work=sums + wide * spec.groups * k_row, taps=spec.R * spec.S,
+        back=weight_gradient_transform(shape, dtype), turner=turner(dtype, asks=True),
     )  # fmt: skip
-    table = np.outer(np.arange(BLOCK), [1, turned_row])
-    addresses = tile_addresses(rows, along, filters, dtype)
-    return Plan(geometry, by_filters, records([geometry]), readonly(table), addresses)
+    table = np.outer(np.arange(DEPTH), (c_row, e_row) if along_filters else (e_row, c_row))
+    last = 0 if along_filters else filters % panel
+    return Plan(
+        geometry, data, gradient, records([geometry]), records([data, gradient]), readonly(table),
+        _tile_addresses(rows, vectors, {rows, numbers % rows, last % rows} - {0}, dtype),
+    )  # fmt: skip
 
 
-def _filter_parts(channels: int, filters: int, strip: int, threads: int) -> int:
-    """Among how many workers filters are shared out; the rest of `threads` is for channels.
+def _filled(count: int, unit: int) -> int:
+    """So many, or some more, in whole units."""
+    return -(-count // unit) * unit
 
-    Workers with other filters of the same channels transform the same data, and the other way round: the
-    fewer the better. But no part of the channels should be narrower than a register tile.
-    """
-    divisors = (n for n in range(1, threads + 1) if threads % n == 0)
-    allowed = [n for n in divisors if n == threads or channels * n >= strip * threads]
-    return min(allowed, key=lambda n: channels * n + filters * (threads // n))
+
+def _side(
+    size: Pair, seen: Pair, before: Pair, reads: Pair, steps: Pair, tiles: int, channels: int, wide: int
+) -> Side:
+    """Of so many tiles in a row, each of which reads pixels, and lies some steps from the next."""
+    beyond = reads[1] - steps[1]
+    piece = min(tiles, max(1, (PIECE_PIXELS - beyond) // steps[1]))
+    return Side(
+        channels=channels, H=size[0], W=size[1], seen_down=seen[0], seen_across=seen[1], top=before[0],
+        left=before[1], step_down=steps[0], step_across=steps[1], rows=reads[0], beyond=beyond, piece=piece,
+        pitch=(piece * steps[1] + beyond) * wide, transform=0, row=0, step=0,
+    )  # fmt: skip
+
+
+def _tile_addresses(rows: int, vectors: int, counts: set[int], dtype: np.dtype) -> np.ndarray:
+    """The compiled register tiles for so many numbers, side by side, as in `Plan.tiles`."""
+    addresses = np.zeros((rows + 1, vectors + 1), np.intp)
+    for numbers in counts:
+        for along in range(1, vectors + 1):
+            addresses[numbers, along] = tile(Shape(1, numbers, 1, along), dtype)
+    return readonly(addresses)

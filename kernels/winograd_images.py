@@ -49,10 +49,11 @@ def transform_band(zero, plane, down, count, source, g, turned, v):
     for i in range(begin, end, together):
         row = source + ((plane * g.H + first + i) * g.W + skipped) * size
         to = turned + (i * g.pitch + place * g.wide) * size
-        turn(zero, g.turner, row, g.wide, image_step, cols * together, to, g.wide, 1)
+        turn(zero, g.turner, row, g.wide, image_step, cols * together, to, g.wide, 1, g.H * g.W)
     for i in range(count):
         call_emitted(g.data, turned + i * g.step_down * g.pitch * size, g.pitch, g.tiles_across,
-                     v + i * g.tiles_across * g.v_step * size, g.v_step, 0, 0, 0, 0, 0, 0, 0)  # fmt: skip
+                     v + i * g.tiles_across * g.v_step * size, g.v_step, g.wide,
+                     0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @helper
@@ -81,4 +82,4 @@ def results_of_band(zero, group, image, down, count, u, v, bias, out, g, results
         for n in range(filters):
             place = (image * g.groups * g.filters + k + n) * g.OH + first
             turn(zero, g.turner, made + n * step * size, rows * g.OW, g.wide, g.wide,
-                 out + place * g.OW * size, g.groups * g.filters * g.OH * g.OW, 0)  # fmt: skip
+                 out + place * g.OW * size, g.groups * g.filters * g.OH * g.OW, 0, 0)  # fmt: skip

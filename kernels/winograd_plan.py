@@ -34,7 +34,7 @@ from kernels.winograd_transforms import (
     DxAxis,
     Tile,
     data_transform,
-    images_data_transform,
+    pixels_transform,
     result_transform,
     weight_rows_transform,
     weight_transform,
@@ -59,6 +59,10 @@ MOST_WASTED = 1.1
 MOST_WASTED_OF_SHORT = 1.4
 """What computing some images twice, and threads that wait, may cost where vectors lie along images; and where
 rows of tiles would fill less than a quarter of a vector."""
+LONGEST = 7
+"""Outputs of a phase of a tile along an axis, at a stride, at most."""
+MOST_ACROSS = 4
+"""The same across, where sums of a row of its products stay in registers."""
 AnyAxis = TypeVar("AnyAxis", Axis, DxAxis)
 _NO_TABLE = readonly(np.zeros((0, 2), np.intp))
 
@@ -156,15 +160,19 @@ def tiles_have_strides(spec: ConvSpec) -> bool:
     return all(stride == 1 or (stride == 2 and taps in (3, 4)) for taps, stride in axes)
 
 
-def tile_for(size: Pair, taps: Pair, stride: Pair = (1, 1), sources: tuple[Pair, Pair] | None = None) -> Tile:
+def tile_for(
+    size: Pair, taps: Pair, stride: Pair = (1, 1), sources: tuple[Pair, Pair] | None = None,
+    most: Pair = (LONGEST, LONGEST),
+) -> Tile:  # fmt: skip
     """The one with the fewest products for so many outputs; of those that take as many, the smallest.
 
     Of many, F(4 x 4, 3 x 3) multiplies 2.25 times for each output, F(2 x 2, 3 x 3) 4 times, but rounds less.
     `sources`: the padding before the inputs, and how many there are, of each axis, if tiles may be closed.
+    `most`: outputs down and across, at most.
     """
     axes = []
-    for i, numbers in enumerate(_outputs(stride)):
-        possible = [Axis(number, taps[i], stride[i]) for number in numbers]
+    for i in range(2):
+        possible = [Axis(number, taps[i], stride[i]) for number in _outputs(stride[i], most[i])]
         if sources and 2 < size[i] < 8:
             alone = Axis(size[i], taps[i], stride[i], closed=True)
             possible += [alone] * alone.is_closed(*sources[i])
@@ -175,10 +183,10 @@ def tile_for(size: Pair, taps: Pair, stride: Pair = (1, 1), sources: tuple[Pair,
 def dx_tile_for(spec: ConvSpec) -> tuple[Tile, Pair]:
     """The same for dx at a stride, and the padding before dy."""
     axes, padding = [], []
-    for axis, numbers in zip((spec.rows, spec.cols), _outputs(spec.stride), strict=True):
+    for axis, most in ((spec.rows, LONGEST), (spec.cols, MOST_ACROSS)):
         stride = axis.stride
         before, phase = divmod(axis.before, stride)
-        outputs = [number * stride for number in numbers]
+        outputs = [number * stride for number in _outputs(stride, most)]
         if stride > 1 and outputs[0] <= axis.size <= outputs[-1]:
             outputs.append(axis.size)
         possible = [DxAxis(number, axis.kernel, stride, phase) for number in outputs]
@@ -188,9 +196,9 @@ def dx_tile_for(spec: ConvSpec) -> tuple[Tile, Pair]:
     return Tile(*axes), (padding[0], padding[1])
 
 
-def _outputs(stride: Pair) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """How many outputs of a phase tiles may have, down and across."""
-    return (2, 4) if stride[0] == 1 else (2, 4, 7), (2, 4)
+def _outputs(stride: int, most: int) -> list[int]:
+    """How many outputs of a phase tiles may have along an axis."""
+    return [number for number in ((2, 4) if stride == 1 else (2, 4, LONGEST)) if number <= most]
 
 
 def _with_fewest_products(possible: Sequence[AnyAxis], size: int) -> AnyAxis:
@@ -225,7 +233,8 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     else:
         if op == "dx":
             top, left = spec.R - 1 - top, spec.S - 1 - left
-        shape = tile_for(target, (spec.R, spec.S), spec.stride, ((top, source[0]), (left, source[1])))
+        sources = (top, source[0]), (left, source[1])
+        shape = tile_for(target, (spec.R, spec.S), spec.stride, sources, (LONGEST, MOST_ACROSS))
     down, across = (-(-size // axis.outputs) for size, axis in zip(target, shape, strict=True))
     tiles = spec.N * down * across
     wide = lanes(dtype)
@@ -269,7 +278,7 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     geometry = layer._replace(
         band=band, rows=rows, depth=layer.channels, v_step=v_step, v_row=v_row, pitch=pitch, scratch=scratch,
         results=results, own=own * end, work=end + own * whole_lines(rows * layer.channels * layer.positions),
-        turner=turner(dtype), data=images_data_transform(shape, dtype),
+        turner=turner(dtype, asks=True), data=pixels_transform(shape, dtype),
         weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)

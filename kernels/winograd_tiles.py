@@ -27,27 +27,13 @@ def transform_channel(zero, c, first, last, source, g, scratch, v):
     """V of the tiles from `first` to `last` of one channel."""
     size = size_of(zero)
     plane = g.H * g.W * size
-    transform_plane(g.data, source + c * plane, g.groups * g.channels * plane, g.H, g.W, g.top,
-                    g.left, first, last, g.tiles_down, g.tiles_across, g.step_down, g.step_across, scratch,
-                    g.pitch, v, g.v_step, 0, size)  # fmt: skip
-
-
-@helper
-def transform_plane(
-    address, plane, image_bytes, H, W, top, left, first, last, tiles_down, tiles_across,
-    step_down, step_across, scratch, pitch, to, step, sums, size,
-):  # fmt: skip
-    """The tiles of one channel from `first` to `last` to consecutive places.
-
-    Gradients are added to a vector of sums, too.
-    """
     at = first
     while at < last:
-        image, down, across, count = piece_at(at, last, tiles_down, tiles_across)
+        image, down, across, count = piece_at(at, last, g.tiles_down, g.tiles_across)
         # Whole vectors: what goes beyond the tiles lies where the next ones, or channels, go.
-        call_emitted(address, plane + image * image_bytes, down * step_down - top,
-                     across * step_across - left, H, W, count, scratch, pitch, to + (at - first) * size, step,
-                     sums, 0)  # fmt: skip
+        call_emitted(g.data, source + (c + image * g.groups * g.channels) * plane, down * g.step_down - g.top,
+                     across * g.step_across - g.left, g.H, g.W, count, scratch, g.pitch,
+                     v + (at - first) * size, g.v_step, 0, 0)  # fmt: skip
         at += count
 
 

@@ -229,6 +229,16 @@ class Tile(NamedTuple):
         """Products in all."""
         return self.down.products * self.across.products
 
+    @property
+    def inputs(self) -> tuple[int, int]:
+        """Down and across."""
+        return self.down.inputs, self.across.inputs
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Inputs from a tile to the next."""
+        return self.down.step, self.across.step
+
     def pitch(self, tiles: int, wide: int) -> int:
         """Numbers in a row of inputs, as vectors hold it, for so many tiles across."""
         return (-(-tiles // wide) * self.across.step - -self.across.overlap // wide) * wide
@@ -342,43 +352,29 @@ def _all(vectors: Vectors, number: Fraction) -> ir.Constant:
     return ir.Constant(vectors.vector, [float(number)] * vectors.wide)
 
 
-def data_transform(tile: Tile, dtype: np.dtype) -> int:
-    """The address of what transforms tiles side by side of one channel: V[i, j] = B^T d B."""
-    return _plane_transform("data", tile, dtype)
-
-
-def gradient_transform(tile: Tile, dtype: np.dtype) -> int:
-    """The same of the gradient dy of one filter: A dy A^T, where tiles do not overlap."""
-    return _plane_transform("gradient", tile, dtype)
-
-
 @lru_cache(maxsize=256)
-def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dtype) -> int:
-    """The address of a transform of tiles side by side.
+def data_transform(tile: Tile, dtype: np.dtype) -> int:
+    """The address of what transforms tiles side by side of one channel: V[i, j] = B^T d B.
 
     Its arguments: the address of the channel's plane (H, W); row and column of the first tile's first input,
     either of which may lie outside, where inputs are zero; H; W; the number of tiles; the address of scratch,
     (height, pitch) numbers; pitch; the address of V[0, 0], and how far it is from there to the next (i, j),
-    in elements; for gradients, the address of a vector that their sums are added to. V gets whole vectors.
-    One is not used.
+    in elements. V gets whole vectors. Two are not used.
     """
-    down, across = (of.data if name == "data" else _turned(of.result) for of in tile.both)
+    down, across = (of.data for of in tile.both)
     step_down, step = (axis.step for axis in tile)
-    overlap = len(across[0]) - step
+    overlap = tile.across.overlap
 
     def emit(
-        builder: ir.IRBuilder, plane, row, col, H, W, tiles, scratch, pitch, v, v_step, sums, _: ir.Value
+        builder: ir.IRBuilder, plane, row, col, H, W, tiles, scratch, pitch, v, v_step, *_: ir.Value
     ) -> None:
         here = Vectors(builder, dtype)
         wide = here.wide
         pixels = builder.add(builder.mul(tiles, i64(step)), i64(overlap))
-        total = cgutils.alloca_once_value(builder, ir.Constant(here.vector, None))
         with cgutils.for_range(builder, chunks(builder, pixels, wide)) as chunk:
             first = builder.mul(chunk.index, i64(wide))
             left = builder.add(col, first)
             inside = here.inside(left, W)
-            if name == "gradient":  # each pixel is in one tile, and in one sum
-                inside = builder.and_(inside, here.below(builder.sub(pixels, first)))
             column = []
             for i in range(len(down[0])):
                 line = builder.add(row, i64(i))
@@ -389,8 +385,6 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
                 if i >= len(down[0]) - step_down:  # the rows above were asked for with tiles above
                     ahead = here.at(place, i64(TILES_AHEAD * step_down * step))
                     here.fetch(here.pointer(ahead), to_write=False)
-            if name == "gradient":
-                builder.store(reduce(builder.fadd, column, builder.load(total)), total)
             for i, vector in enumerate(product(here, down, column)):
                 here.store(vector, here.at(scratch, builder.mul(pitch, i64(i)), first))
         with cgutils.for_range(builder, i64(len(down))) as lines:
@@ -409,10 +403,8 @@ def _plane_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dt
                     hands.append(here.picked([hands[hand], *row[step:]], lanes))
                 for j, vector in enumerate(product(here, across, hands)):
                     here.store(vector, here.at(to, builder.mul(v_step, i64(j)), first))
-        if name == "gradient":
-            here.store(builder.fadd(here.load(sums), builder.load(total)), sums)
 
-    return compiled(f"{name}_{tile}_{dtype.name}", emit)
+    return compiled(f"data_{tile}_{dtype.name}", emit)
 
 
 @lru_cache(maxsize=256)
@@ -449,7 +441,7 @@ def weight_rows_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
         found = _transformed_weights(here, tile, turned, w, channel_step, channels)
         for i in range(tile.down.products):
             row = here.at(u, builder.mul(row_step, i64(i)))
-            _store_by_channels(here, found[i * width : (i + 1) * width], channels, row, column_step)
+            _store_by_lanes(here, found[i * width : (i + 1) * width], channels, row, column_step)
 
     return compiled(f"weight_rows_{tile}_{turned:d}_{dtype.name}", emit)
 
@@ -463,20 +455,20 @@ def _transformed_weights(
     return _both_ways(vectors, down, across, taps[:: -1 if turned else 1])
 
 
-def _store_by_channels(
+def _store_by_lanes(
     vectors: Vectors,
     numbers: Sequence[ir.Value],
-    channels: ir.Value,
+    wanted: ir.Value,
     place: ir.Value,
     step: ir.Value,
 ) -> None:
-    """Store side by side what vectors of channels hold for each: one `step` behind the other."""
+    """Store side by side what vectors hold in each of their first lanes: one `step` behind the other."""
     for first in range(0, len(numbers), vectors.wide):
         some = numbers[first : first + vectors.wide]
         rest = [ir.Constant(vectors.vector, ir.Undefined)] * (vectors.wide - len(some))
         whole = vectors.below(i64(len(some)))
         for lane, row in enumerate(vectors.transposed([*some, *rest])):
-            there = vectors.builder.icmp_signed("<", i64(lane), channels)
+            there = vectors.builder.icmp_signed("<", i64(lane), wanted)
             mask = vectors.builder.select(there, whole, ir.Constant(whole.type, None))
             at = vectors.at(place, vectors.builder.mul(step, i64(lane)), i64(first))
             vectors.store(row, at, mask)
@@ -501,18 +493,18 @@ def _turned_rows(
 
 @lru_cache(maxsize=256)
 def weight_gradient_transform(tile: Tile, dtype: np.dtype) -> int:
-    """The address of what transforms gradients dU of one filter and a vector of channels back: G^T dU G.
+    """The address of what transforms gradients dU back: G^T dU G, of a vector of channels, or of filters.
 
     Its arguments: the address of dU[0, 0], how far it is from there to the next (i, j), the address of the
-    first channel's first tap, and the number of channels. Eight are not used.
+    first lane's first tap, from there to the next lane's, and how many lanes are wanted. Seven are not used.
     """
     down, across = (_turned(of.weights) for of in tile.both)
 
-    def emit(builder: ir.IRBuilder, du, du_step, dw, channels, *_: ir.Value) -> None:
+    def emit(builder: ir.IRBuilder, du, du_step, dw, dw_step, wanted, *_: ir.Value) -> None:
         here = Vectors(builder, dtype)
         square = [here.load(here.at(du, builder.mul(du_step, i64(n)))) for n in range(tile.positions)]
         taps = _both_ways(here, down, across, square)
-        _store_by_channels(here, taps, channels, dw, i64(len(taps)))
+        _store_by_lanes(here, taps, wanted, dw, dw_step)
 
     return compiled(f"weight_gradient_{tile}_{dtype.name}", emit)
 
@@ -553,30 +545,47 @@ def result_transform(tile: Tile, dtype: np.dtype) -> int:
     return compiled(f"result_{tile}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=256)
-def images_data_transform(tile: Tile, dtype: np.dtype) -> int:
-    """The address of what transforms tiles of one channel, side by side, whose pixels are vectors of images.
+def pixels_transform(tile: Tile, dtype: np.dtype) -> int:
+    """The address of what transforms tiles side by side whose pixels are vectors, of images or of channels.
 
-    Its arguments: the address of the first tile's first vector, from a row to the next, the number of tiles,
-    the address of V[0, 0], and how far it is from there to the next tile's; the next (i, j) lies beside it.
-    Seven are not used.
+    Its arguments: the address of the first tile's first pixel, from a row to the next, the number of tiles,
+    the address of V[0, 0], how far it is from there to the next tile's, and to the next (i, j), in elements;
+    for gradients, the address of a vector that the sum of all is added to. Five are not used.
     """
-    down, across = (of.data for of in tile.both)
+    return _pixels_transform("data", tile, dtype)
 
-    def emit(builder: ir.IRBuilder, source, row_step, tiles, v, tile_step, *_: ir.Value) -> None:
+
+def gradient_transform(tile: Tile, dtype: np.dtype) -> int:
+    """The same of the gradient dy: A dy A^T, where tiles do not overlap."""
+    return _pixels_transform("gradient", tile, dtype)
+
+
+@lru_cache(maxsize=256)
+def _pixels_transform(name: Literal["data", "gradient"], tile: Tile, dtype: np.dtype) -> int:
+    down, across = (of.data if name == "data" else _turned(of.result) for of in tile.both)
+    step = tile.across.step if name == "data" else tile.across.outputs
+
+    def emit(
+        builder: ir.IRBuilder, source, row_step, tiles, v, tile_step, step_of_v, sums, *_: ir.Value
+    ) -> None:
         here = Vectors(builder, dtype)
+        total = cgutils.alloca_once_value(builder, ir.Constant(here.vector, None))
         with cgutils.for_range(builder, tiles) as number:
-            at = here.at(source, builder.mul(number.index, i64(tile.across.step * here.wide)))
+            at = here.at(source, builder.mul(number.index, i64(step * here.wide)))
             to = here.at(v, builder.mul(number.index, tile_step))
             square = [
                 here.load(here.at(at, builder.mul(row_step, i64(i)), i64(j * here.wide)))
-                for i in range(tile.down.inputs)
-                for j in range(tile.across.inputs)
+                for i in range(len(down[0]))
+                for j in range(len(across[0]))
             ]
+            if name == "gradient":
+                builder.store(reduce(builder.fadd, square, builder.load(total)), total)
             for n, vector in enumerate(_both_ways(here, down, across, square)):
-                here.store(vector, here.at(to, i64(n * here.wide)))
+                here.store(vector, here.at(to, builder.mul(step_of_v, i64(n))))
+        if name == "gradient":
+            here.store(builder.fadd(here.load(sums), builder.load(total)), sums)
 
-    return compiled(f"images_data_{tile}_{dtype.name}", emit)
+    return compiled(f"{name}_of_pixels_{tile}_{dtype.name}", emit)
 
 
 def _both_ways(vectors: Vectors, down: Matrix, across: Matrix, square: list[ir.Value]) -> list[ir.Value]:

@@ -67,7 +67,10 @@ LAYERS = {
     "windows on padding alone": ConvSpec(1, 2, 4, 3, 3, 4, 4, stride=2, padding=((7, 9), (6, 8))),
     "images in parts": ConvSpec(5, 8, 250, 250, 4, 5, 4, stride=2, padding=1),
 }
-ROOMS = ("work", "transformed weights", "transformed data", "phases of data", "phases of weights")
+ROOMS = (
+    "work", "transformed weights", "transformed data", "transformed gradients", "sums of stretches",
+    "phases of data", "phases of weights",
+)  # fmt: skip
 SCRIPT = """
 from test_winograd import LAYERS, check
 for name in ("dense", "padding", "grouped", "several blocks, slices and panels", "many tiles, grouped",
@@ -219,23 +222,63 @@ def test_errors_of_dw_do_not_grow_with_the_tiles() -> None:
 
 
 def test_all_threads_have_a_share() -> None:
-    """Of the filters, where there are few tiles; else of the tiles, or in dw of filters and channels."""
+    """Of the filters, where there are few tiles; else of the tiles."""
     spec = ConvSpec(1, 64, 14, 14, 96, 3, 3, padding=1)
     few, many = (plan(spec.with_batch(images), "forward", FLOAT32, 8) for images in (1, 80))
     assert few.by_filters
     assert -(-96 // few.geometry.panel) == 8
     assert not many.by_filters
     assert many.geometry.band == 0
-    few, many, heavy = (
-        winograd_dw_plan.plan(layer, FLOAT32, 8)
-        for layer in (spec, spec.with_batch(80), ConvSpec(80, 128, 14, 14, 96, 3, 3, padding=1))
-    )
-    assert few.by_filters
-    assert -(-96 // few.geometry.panel) == 8
-    assert not many.by_filters
-    assert many.geometry.tile_parts == 8
-    assert not heavy.by_filters
-    assert heavy.geometry.filter_parts * heavy.geometry.channel_parts == 8
+
+
+SHARED_OUT = (
+    "grouped", "several blocks, slices and panels", "5x5, small tiles", "images side by side",
+    "3x3 at 2, wide planes of odd size",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARED_OUT)
+def test_dw_of_many_workers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than there are tiles, or channels: some have nothing to do."""
+    monkeypatch.setattr(winograd_dw, "active", lambda: 37)
+    problem = Problem.random(LAYERS[name], "dw")
+    assert problem.judge("winograd", problem.run("winograd")).error <= WINOGRAD.tolerance / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("grouped", {"BLOCK_BYTES": 1 << 15, "STRETCH": 20}),
+        ("images side by side", {"BLOCK_BYTES": 1 << 15, "STRETCH": 20}),
+        ("3x3 at 2, wide planes of odd size", {"BLOCK_BYTES": 1 << 15, "STRETCH": 20}),
+        ("several blocks, slices and panels", {"SUMS_BYTES": 1 << 15}),
+        ("5x5, small tiles", {"SUMS_BYTES": 1 << 15}),
+        ("panels of groups", {"SUMS_BYTES": 1 << 15}),
+    ],
+    ids=str,
+)
+def test_dw_in_pieces(name: str, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretches of few blocks of few tiles; or panels of few filters."""
+    spec = LAYERS[name]
+    for limit, value in limits.items():
+        monkeypatch.setattr(winograd_dw_plan, limit, value)
+    monkeypatch.setattr(winograd_dw, "plan", winograd_dw_plan.plan.__wrapped__)
+    g = winograd_dw_plan.plan.__wrapped__(spec, FLOAT32).geometry
+    if "STRETCH" in limits:
+        assert g.block < g.stretch < spec.N * g.tiles_down * g.tiles_across
+    else:
+        assert g.panel < spec.K // spec.groups
+    problem = Problem.random(spec, "dw")
+    assert problem.judge("winograd", problem.run("winograd")).error <= WINOGRAD.tolerance / 2
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "expected"), [(3, 64, True), (64, 3, False), (16, 32, False)]
+)
+def test_dw_leaves_few_lanes_empty(channels: int, filters: int, expected: bool) -> None:
+    """Vectors of sums lie along filters where channels fill fewer lanes."""
+    found = winograd_dw_plan.plan(ConvSpec(2, channels, 12, 12, filters, 3, 3), FLOAT32)
+    assert found.geometry.along_filters == expected
 
 
 @pytest.mark.parametrize("filters", [7, 130], ids=["close weights", "far weights"])
@@ -304,6 +347,11 @@ def test_what_no_window_reaches(name: str, rows: int, cols: int) -> None:
     x = np.where(reached, problem.arrays["x"], np.nan).astype(np.float32)
     y = kernels.conv2d(x, problem.arrays["w"], problem.arrays["b"], stride=spec.stride, backend="winograd")
     np.testing.assert_array_equal(y, problem.run("winograd")[0])
+    dy = Problem.random(spec, "dw").arrays["dy"]
+    dw = kernels.conv2d_backward(
+        dy, x, problem.arrays["w"], stride=spec.stride, need=("dw",), backend="winograd"
+    ).dw  # fmt: skip
+    assert np.isfinite(dw).all()
     (dx,) = Problem.random(spec, "dx").run("winograd")
     assert (dx[~reached] == 0).all()
     assert dx[:, :, rows - 1].any()
