@@ -102,7 +102,7 @@ def turner(dtype: np.dtype, asks: bool = False) -> int:
 def turn(zero, address, source, rows, row_step, cols, target, target_step, whole, ahead):
     """target (cols, target_step) = source (rows, row_step) turned; `whole` vectors, or only the rows.
 
-    Whole vectors hold zero beyond the rows.
+    Whole vectors hold zero beyond the rows. `ahead`: elements to what the turner at `address` asks for.
     """
     wide = lanes_of(zero)
     size = size_of(zero)

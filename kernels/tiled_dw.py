@@ -196,7 +196,7 @@ def plan(spec: ConvSpec, dtype: np.dtype, threads: int) -> Plan:
         slices=slices, once=once, workers=workers, tasks=tasks * slices,
         operations=spec.flops // WORTH_A_LAUNCH,
         stride_down=sh, channel_step=tiles.channel_step, plane=tiles.plane, row_step=tiles.row_step,
-        sums_step=tiles.sums_step, turner=turner(dtype), sums=sums, work=work, turned=turned,
+        sums_step=tiles.sums_step, turner=turner(dtype, asks=True), sums=sums, work=work, turned=turned,
         of_worker=of_worker, db=db, memory=db + workers * spec.groups * padded, size=dtype.itemsize,
         zeros=zeros(registers(), dtype), table=tiles.table, pieces=records(tiles.pieces),
         one=np.ones(1, dtype), stretch=np.column_stack([np.zeros(_STRETCH, np.intp), np.arange(_STRETCH)]),
@@ -334,7 +334,7 @@ def add_to_sums(worker, task, x, dy, plan, memory, dw, with_db):
                            first * p.stride_down, c, target)  # fmt: skip
             rows = dy + (unit * p.filters * plane + first * p.OW) * size
             turn(zero, p.turner, rows, p.filters, plane, pixels, turned + image * pixels * p.padded * size,
-                 p.padded, 1, 0)  # fmt: skip
+                 p.padded, 1, p.filters * plane)  # fmt: skip
         read = there if p.copied else x + begin * c.channels * p.plane * size
         multiply(p, read, turned, least, most, pixels, images, sums, start)
         if with_db and least == 0:

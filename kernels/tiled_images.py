@@ -38,6 +38,8 @@ multiplications of vectors, of which two start in a cycle."""
 _NEAR_BYTES = 512 * 1024
 _FARTHER = 0.13
 """A task takes this much longer each time that its inputs and results double beyond so many bytes."""
+_AHEAD = 64
+"""Inputs, by which what is asked for is ahead of what is turned."""
 _MOST_BYTES = 2 * 1024 * 1024
 """What inputs and results may take: beyond, they fit no second-level cache."""
 
@@ -209,7 +211,7 @@ def compute_images(worker, task, source, out, plan, memory):
     copied = memory.ctypes.data + (w.end + worker * p.of_worker) * size
     results = copied + p.results * size
     turn(zero, w.turner, source + unit * p.inputs * size, p.together, w.groups * p.inputs, p.inputs,
-         copied, p.together, 1, 0)  # fmt: skip
+         copied, p.together, 1, _AHEAD)  # fmt: skip
     for n in range(piece * len(panels) // p.slices, (piece + 1) * len(panels) // p.slices):
         k, count = panels[n, 0], panels[n, 1]
         start = memory.ctypes.data + (w.bias + group * w.filters + k) * size

@@ -37,6 +37,8 @@ LAP_BYTES = 1 << 30
 """Data that the problems of one lap may hold; more layers than that are measured in several laps."""
 HOPELESS = 10.0
 """A candidate that is this many times slower than the fastest is not timed further."""
+BEHIND = 1.3
+"""The same once all have had `MIN_ROUNDS`: the time left goes to those among which the choice will be."""
 CHECKED_FLOPS = 5e8
 """Larger problems are compared with the reference on a smaller layer of the same kind."""
 
@@ -169,9 +171,8 @@ class _Entry:
         """Whether a candidate has shown that it will not win."""
         if not self.samples_s[name]:
             return False
-        return min(self.samples_s[name]) > HOPELESS * min(
-            min(each) for each in self.samples_s.values() if each
-        )
+        limit = HOPELESS if len(self.samples_s[name]) < MIN_ROUNDS else BEHIND
+        return min(self.samples_s[name]) > limit * min(min(each) for each in self.samples_s.values() if each)
 
     def call(self, name: str) -> None:
         """Time one call."""
