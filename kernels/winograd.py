@@ -3,7 +3,7 @@
 F(4 x 4, 3 x 3) multiplies 36 times for 16 outputs, where the formula does 144 times, and F(4 x 4, 5 x 5) 64
 times rather than 400; F(2 x 2, R x S) serves where outputs are few: A. Lavin, S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", CVPR 2016. At a stride it multiplies as at stride 1 a kernel of R x S strides,
-rounded up: see `winograd_strided`. At stride 2 and with 3 or 4 taps, but in dw, tiles are made of phases: see
+rounded up: see `winograd_strided`. At stride 2 and with 3 or 4 taps, tiles are made of phases: see
 `winograd_transforms`. In float32 the largest error was 2e-6 of the largest output with 3 taps, and 9e-6 with
 4 and 5, for up to 4096 channels, and in dw 50,000 tiles. In float64 it was below 1e-13.
 

@@ -155,7 +155,7 @@ class Plan(NamedTuple):
 
 
 def tiles_have_strides(spec: ConvSpec) -> bool:
-    """Whether tiles, forward and of dx, have the stride itself: 2, if no phase has more than two taps."""
+    """Whether tiles have the stride itself: 2, if no phase has more than two taps."""
     axes = zip((spec.R, spec.S), spec.stride, strict=True)
     return all(stride == 1 or (stride == 2 and taps in (3, 4)) for taps, stride in axes)
 

@@ -5,7 +5,7 @@ has each s-th input from i on; and the weight is number a of the weights' phase 
 s x t on C channels are ceil(R/s) x ceil(S/t) taps at stride 1 on s t C channels, and weights beyond the
 kernel are zero: 11 x 11 at stride 4 on 3 channels become 3 x 3 on 48. Source: A. Lavin, github.com/andravin/
 wincnn, issue 6, as a sum of convolutions, one for each phase; here it is one, so results are transformed
-back once. But in dw, short kernels have tiles of their own: see `winograd_plan.tiles_have_strides`.
+back once. Short kernels have tiles of their own instead: see `winograd_plan.tiles_have_strides`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ R x S, with a multiplication for each input rather than R S for each output:
     y = A^T [(G g G^T) * (B^T d B)] A
 
 (A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016). Each is two passes, one
-along an axis. Vectors lie along a row of tiles, along images, or along the channels of weights.
+along an axis. Vectors lie along a row of tiles, along images, or along channels or filters.
 
 At stride s, each s-th input from the i-th on meets each s-th weight: phase i, at stride 1. Along an axis the
 outputs are sums of those of all phases, so that the matrices of the phases, side by side, are those of a tile
