@@ -32,13 +32,14 @@ from kernels.threads import pinned_threads, sharing_cores, thread_count
 
 PROBLEM_S = 0.4
 """Seconds of timing that one problem (an operation on a layer) may take."""
-MIN_ROUNDS, MAX_ROUNDS = 7, 100
+FIRST_ROUNDS, MIN_ROUNDS, MAX_ROUNDS = 3, 15, 100
+"""Those of all candidates; and of those that are left then."""
 LAP_BYTES = 1 << 30
 """Data that the problems of one lap may hold; more layers than that are measured in several laps."""
 HOPELESS = 10.0
 """A candidate that is this many times slower than the fastest is not timed further."""
-BEHIND = 1.3
-"""The same once all have had `MIN_ROUNDS`: the time left goes to those among which the choice will be."""
+BEHIND = 1.5
+"""The same after the first rounds: time goes to those among which the choice will be."""
 CHECKED_FLOPS = 5e8
 """Larger problems are compared with the reference on a smaller layer of the same kind."""
 
@@ -171,7 +172,7 @@ class _Entry:
         """Whether a candidate has shown that it will not win."""
         if not self.samples_s[name]:
             return False
-        limit = HOPELESS if len(self.samples_s[name]) < MIN_ROUNDS else BEHIND
+        limit = HOPELESS if len(self.samples_s[name]) < FIRST_ROUNDS else BEHIND
         return min(self.samples_s[name]) > limit * min(min(each) for each in self.samples_s.values() if each)
 
     def call(self, name: str) -> None:
@@ -219,7 +220,7 @@ class _Contest:
         return self.found
 
     def _race(self) -> None:
-        """Laps of each backend in turn; one that is hopeless on a layer leaves it out after its first."""
+        """Laps of each backend in turn; one that is hopeless on a layer leaves it out."""
         lap = _in_order(self.entries)
         names = dict.fromkeys(name for entry in lap for name in entry.samples_s)
         limit_s = PROBLEM_S * len(lap)

@@ -83,10 +83,21 @@ def test_what_was_only_predicted_is_ranked_by_that_and_never_ties():
     )
 
 
-def test_the_interval_is_that_of_a_notched_box():
-    samples = tuple(np.arange(101.0))
-    low, high = measured(*samples).interval_s
-    assert (low, high) == pytest.approx((50 - 1.57 * 50 / 101**0.5, 50 + 1.57 * 50 / 101**0.5))
+def test_samples_taken_in_turn_are_compared_in_turn():
+    """Both became slower together: that says nothing about which is faster."""
+    drift = np.linspace(1.0, 3.0, 20)
+    together = {"im2col": measured(*drift), "numba": measured(*(1.1 * drift))}
+    assert decide(together, ORDER).choice == "im2col"
+    apart = {"im2col": measured(*drift), "numba": measured(*(1.1 * drift[::-1]))}
+    assert decide(apart, ORDER).choice == "numba"
+
+
+@pytest.mark.parametrize(("median", "tied"), [(1.04, True), (1.06, False)])
+def test_a_tie_is_where_a_notched_box_would_reach(median, tied):
+    """Ratios between median - 0.1 and median + 0.1, as many of each: half of the interval is 0.05."""
+    ratios = np.linspace(median - 0.1, median + 0.1, round((1.57 * 0.1 / 0.05) ** 2))
+    candidates = {"im2col": measured(*np.ones(len(ratios))), "numba": measured(*ratios)}
+    assert (decide(candidates, ORDER).choice == "numba") == tied
 
 
 def test_probability_of_best():

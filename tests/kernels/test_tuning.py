@@ -111,9 +111,9 @@ def test_a_hopeless_backend_is_spared(tmp_path):
 
 def test_who_is_behind_leaves_the_race():
     """By little once it has had its rounds; before that, by so much that it cannot win."""
-    rounds = tuning.MIN_ROUNDS
-    samples_s = {"best": [1.0] * rounds, "near": [1.2] * rounds, "behind": [1.5] * rounds}
-    entry = tuning._Entry(None, (), {**samples_s, "late": [1.5] * (rounds - 1), "lost": [20.0], "new": []})
+    rounds = tuning.FIRST_ROUNDS
+    samples_s = {"best": [1.0] * rounds, "near": [1.4] * rounds, "behind": [1.6] * rounds}
+    entry = tuning._Entry(None, (), {**samples_s, "late": [1.6] * (rounds - 1), "lost": [20.0], "new": []})
     assert [name for name in entry.samples_s if entry.hopeless(name)] == ["behind", "lost"]
 
 
