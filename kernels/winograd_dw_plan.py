@@ -133,12 +133,12 @@ def plan(spec: ConvSpec, dtype: np.dtype) -> Plan:
     wide = lanes(dtype)
     c_row, k_row = _filled(channels, wide), _filled(filters, wide)
     matrix_bytes = shape.positions * spec.groups * dtype.itemsize
-    block = -(-tiles // -(-tiles * (c_row + k_row) * matrix_bytes // BLOCK_BYTES))
-    panel = filters
-    if filters * c_row * matrix_bytes > SUMS_BYTES and tiles * c_row * matrix_bytes <= DATA_BYTES:
-        block = tiles
-        panels = -(-filters * c_row * matrix_bytes // SUMS_BYTES)
-        panel = _filled(-(-filters // panels), wide)
+    panel, block, sums_bytes = filters, tiles, filters * c_row * matrix_bytes
+    if sums_bytes > SUMS_BYTES and tiles * c_row * matrix_bytes <= DATA_BYTES:
+        panel = _filled(-(-filters // -(-sums_bytes // SUMS_BYTES)), wide)
+    else:
+        block_bytes = max(BLOCK_BYTES, sums_bytes // 2)  # all sums are read and written for each block
+        block = -(-tiles // -(-tiles * (c_row + k_row) * matrix_bytes // block_bytes))
     along_filters = panel == filters and k_row * channels < c_row * filters  # so fewer lanes are empty
     e_row = _filled(panel, wide)
     data = _side((spec.H, spec.W), seen, before, shape.inputs, shape.steps, across, channels, wide)._replace(

@@ -272,6 +272,16 @@ def test_dw_in_pieces(name: str, limits: dict[str, int], monkeypatch: pytest.Mon
     assert problem.judge("winograd", problem.run("winograd")).error <= WINOGRAD.tolerance / 2
 
 
+def test_large_sums_of_dw() -> None:
+    """They are made in panels where the data stay; else blocks are large, too, as all sums pass for each."""
+    layer = ConvSpec(4, 512, 28, 28, 512, 3, 3, padding=1)
+    few, many = (winograd_dw_plan.plan(layer.with_batch(images), FLOAT32).geometry for images in (4, 32))
+    assert few.panel < layer.K
+    assert few.block == few.tiles_down * few.tiles_across * 4
+    assert many.panel == layer.K
+    assert many.block * (layer.C + layer.K) > many.panel * layer.C // 3
+
+
 @pytest.mark.parametrize(
     ("channels", "filters", "expected"), [(3, 64, True), (64, 3, False), (16, 32, False)]
 )
