@@ -68,17 +68,9 @@ def turner(dtype: np.dtype, asks: bool = False) -> int:
     """
 
     def emit(
-        builder: ir.IRBuilder,
-        source,
-        source_step,
-        rows,
-        target,
-        target_step,
-        cols,
-        stored,
-        ahead,
+        builder: ir.IRBuilder, source, source_step, rows, target, target_step, cols, stored, ahead,
         *_: ir.Value,
-    ) -> None:
+    ) -> None:  # fmt: skip
         row = Vectors(builder, dtype)
         inside = row.below(cols)
         nothing = ir.Constant(inside.type, None)

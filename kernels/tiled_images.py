@@ -21,7 +21,7 @@ from kernels.jit import Kernel, helper
 from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.tiled_axis import Correlation, Inside
-from kernels.tiled_copy import lanes_of, turn
+from kernels.tiled_copy import lanes_of, turn, turner
 from kernels.tiled_lay import cost_of_pixels, most_vectors
 from kernels.tiled_pack import Packing, pack_few, room_for
 from kernels.tiled_plan import packing_cost, shares
@@ -71,6 +71,8 @@ class Plan(Recorded):
     """The workspace in all."""
     address: int
     """Of the compiled tile."""
+    turner: int
+    """Of what turns inputs."""
     pixels: np.ndarray
     """Where each output's place among the inputs is, its first tap, and how many: intp (outputs, 3)."""
     table: np.ndarray
@@ -162,7 +164,8 @@ def plan(cut: Cut) -> Plan:
         packing=packing, inputs=asked.inputs, outputs=cut.outputs, images=spec.N, together=together,
         slices=cut.slices, workers=cut.threads, tasks=cut.tasks, operations=spec.flops // WORTH_A_LAUNCH,
         results=results, of_worker=of_worker, memory=packing.end + cut.threads * of_worker,
-        address=tile(Shape(1, numbers, 1, cut.vectors), dtype), pixels=pixels, table=table,
+        address=tile(Shape(1, numbers, 1, cut.vectors), dtype),
+        turner=turner(dtype, asks=True), pixels=pixels, table=table,
     )  # fmt: skip
 
 
@@ -210,7 +213,7 @@ def compute_images(worker, task, source, out, plan, memory):
     unit = min(block * p.together, p.images - p.together) * w.groups + group
     copied = memory.ctypes.data + (w.end + worker * p.of_worker) * size
     results = copied + p.results * size
-    turn(zero, w.turner, source + unit * p.inputs * size, p.together, w.groups * p.inputs, p.inputs,
+    turn(zero, p.turner, source + unit * p.inputs * size, p.together, w.groups * p.inputs, p.inputs,
          copied, p.together, 1, _AHEAD)  # fmt: skip
     for n in range(piece * len(panels) // p.slices, (piece + 1) * len(panels) // p.slices):
         k, count = panels[n, 0], panels[n, 1]

@@ -59,7 +59,7 @@ class Packing(Recorded):
         end = bias + whole_lines(groups * asked.filters + 4 * lanes(dtype))
         return cls(
             groups, asked.filters, asked.weights // asked.per_filter, asked.per_channel, asked.per_filter,
-            not is_launched(groups * asked.filters * asked.weights), across_filters, turner(dtype, asks=True),
+            not is_launched(groups * asked.filters * asked.weights), across_filters, turner(dtype),
             int(of_group), bias, end, np.column_stack([np.array(panels, np.intp), starts]),
         )  # fmt: skip
 

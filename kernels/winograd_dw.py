@@ -16,12 +16,12 @@ from numba import prange
 from kernels.jit import Kernel, helper
 from kernels.spec import ConvSpec
 from kernels.threads import active
-from kernels.tiled_copy import clear, size_of, turn
+from kernels.tiled_copy import clear, size_of
 from kernels.tiled_tile import WORTH_A_LAUNCH
 from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import workspace, zeros
 from kernels.winograd_dw_plan import DEPTH, plan
-from kernels.winograd_tiles import piece_at
+from kernels.winograd_tiles import piece_at, turn_rows
 
 
 @Kernel
@@ -110,16 +110,11 @@ def transform_tiles(zero, side, g, group, begin, end, first, last, source, scrat
         before, behind = max(0, -col), min(cols, side.seen_across - col)
         if above > 0 or below < side.rows or before > 0 or behind < cols:
             clear(zero, scratch, side.rows * side.pitch)
-        # Rows without padding between them are turned as one.
-        together = behind - before == side.W and side.pitch == side.W * g.wide
-        rows = max(1, below - above) if together else 1
         for c in range(begin, end, g.wide):
             channel = (image * g.groups + group) * side.channels + c
-            for i in range(above, below, rows):
-                turn(zero, g.turner, source + (channel * plane + (row + i) * side.W + col + before) * size,
-                     min(g.wide, end - c), plane, (behind - before) * rows,
-                     scratch + (i * side.pitch + before * g.wide) * size, g.wide, 1,
-                     g.wide * plane)  # fmt: skip
+            turn_rows(zero, g.turner, source + (channel * plane + row * side.W + col + before) * size,
+                      min(g.wide, end - c), plane, side.W, above, below, behind - before,
+                      scratch + before * g.wide * size, side.pitch, g.wide * plane)  # fmt: skip
             # For db, a vector for each of some rows of tiles: one sum over all of many would be rounded more.
             slot = (at // g.tiles_across % g.wide * g.groups + group) * g.k_row + c
             call_emitted(side.transform, scratch, side.pitch, count, to + (at * side.row + c) * size,
@@ -141,7 +136,8 @@ def multiply_share(
     strip = g.vectors * g.wide
     strips = (g.du_row + strip - 1) // strip
     jobs = g.groups * g.positions * strips
-    for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
+    begin_job, end_job = share(worker, workers, 0, jobs, 1)
+    for job in range(begin_job, end_job):
         position, c = job // strips, job % strips * strip
         vectors = min(g.vectors, (g.du_row - c) // g.wide)
         for first in range(0, count, DEPTH):

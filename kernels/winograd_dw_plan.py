@@ -18,9 +18,9 @@ from kernels.arrays import readonly, records
 from kernels.axis import Pair
 from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
-from kernels.tiled_tile import Shape, most_along, tile
+from kernels.tiled_tile import most_along
 from kernels.tiled_vectors import lanes
-from kernels.winograd_plan import LONGEST, apart, rows_of, tile_for
+from kernels.winograd_plan import LONGEST, apart, counts_of, rows_of, tile_addresses, tile_for
 from kernels.winograd_transforms import gradient_transform, pixels_transform, weight_gradient_transform
 
 DEPTH = 64
@@ -161,10 +161,10 @@ def plan(spec: ConvSpec, dtype: np.dtype) -> Plan:
         back=weight_gradient_transform(shape, dtype), turner=turner(dtype, asks=True),
     )  # fmt: skip
     table = np.outer(np.arange(DEPTH), (c_row, e_row) if along_filters else (e_row, c_row))
-    last = 0 if along_filters else filters % panel
+    counts = counts_of(numbers, rows) | counts_of(filters % panel, rows)
     return Plan(
         geometry, data, gradient, records([geometry]), records([data, gradient]), readonly(table),
-        _tile_addresses(rows, vectors, {rows, numbers % rows, last % rows} - {0}, dtype),
+        tile_addresses(rows, vectors, counts, dtype, side_by_side=True),
     )  # fmt: skip
 
 
@@ -184,12 +184,3 @@ def _side(
         left=before[1], step_down=steps[0], step_across=steps[1], rows=reads[0], beyond=beyond, piece=piece,
         pitch=(piece * steps[1] + beyond) * wide, transform=0, row=0, step=0,
     )  # fmt: skip
-
-
-def _tile_addresses(rows: int, vectors: int, counts: set[int], dtype: np.dtype) -> np.ndarray:
-    """The compiled register tiles for so many numbers, side by side, as in `Plan.tiles`."""
-    addresses = np.zeros((rows + 1, vectors + 1), np.intp)
-    for numbers in counts:
-        for along in range(1, vectors + 1):
-            addresses[numbers, along] = tile(Shape(1, numbers, 1, along), dtype)
-    return readonly(addresses)

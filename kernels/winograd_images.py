@@ -10,7 +10,7 @@ from __future__ import annotations
 from kernels.jit import helper
 from kernels.tiled_copy import clear, size_of, turn
 from kernels.tiled_vectors import call_emitted
-from kernels.winograd_tiles import transform_filters
+from kernels.winograd_tiles import transform_filters, turn_rows
 
 
 @helper
@@ -44,12 +44,8 @@ def transform_band(zero, plane, down, count, source, g, turned, v):
     cols = min(g.W - skipped, g.pitch // g.wide - place)
     first = down * g.step_down - g.top
     begin, end = max(0, -first), min(count * g.step_down + g.beyond, g.H - first)
-    # Rows without padding between them are turned as one.
-    together = max(1, end - begin) if cols * g.wide == g.pitch == g.W * g.wide else 1
-    for i in range(begin, end, together):
-        row = source + ((plane * g.H + first + i) * g.W + skipped) * size
-        to = turned + (i * g.pitch + place * g.wide) * size
-        turn(zero, g.turner, row, g.wide, image_step, cols * together, to, g.wide, 1, g.H * g.W)
+    turn_rows(zero, g.turner, source + ((plane * g.H + first) * g.W + skipped) * size, g.wide, image_step,
+              g.W, begin, end, cols, turned + place * g.wide * size, g.pitch, g.H * g.W)  # fmt: skip
     for i in range(count):
         call_emitted(g.data, turned + i * g.step_down * g.pitch * size, g.pitch, g.tiles_across,
                      v + i * g.tiles_across * g.v_step * size, g.v_step, g.wide,

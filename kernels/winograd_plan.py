@@ -14,7 +14,7 @@ larger of U and V is never in memory as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -206,15 +206,6 @@ def _with_fewest_products(possible: Sequence[AnyAxis], size: int) -> AnyAxis:
     return min(possible, key=lambda axis: axis.products * -(-size // axis.outputs))
 
 
-def steps_of(shape: Tile) -> dict[str, int]:
-    """Of a geometry, what says how far it is from a tile to the next."""
-    down, across = shape
-    return {
-        "outputs_down": down.outputs, "outputs_across": across.outputs,
-        "step_down": down.step, "step_across": across.step,
-    }  # fmt: skip
-
-
 @lru_cache(maxsize=1024)
 def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     """How to compute forward, or dx: a correlation of dy, padded by what is left of the kernel."""
@@ -242,8 +233,10 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     results_bytes = spec.N * spec.groups * filters * plane * dtype.itemsize
     layer = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
-        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0, **steps_of(shape),
-        beyond=shape.down.overlap, positions=shape.positions, width=shape.across.products, tiles_down=down,
+        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0,
+        outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step,
+        step_across=shape.across.step, beyond=shape.down.overlap, positions=shape.positions,
+        width=shape.across.products, tiles_down=down,
         tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
         weights=0, result=0, turner=0, group_step=filters * channels * taps, filter_step=filter_step,
         channel_step=channel_step,
@@ -282,7 +275,7 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
         weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
-    for filters in _counts(layer.filters, rows):
+    for filters in counts_of(layer.filters, rows):
         addresses[filters, 0] = results_of_images(shape, filters, dtype)
     return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
 
@@ -304,7 +297,7 @@ def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, far: 
         work=scratch + shape.down.products * layer.pitch, weights=weight_rows_transform(shape, turned, dtype),
     )  # fmt: skip
     addresses = np.zeros((rows + 1, 2), np.intp)
-    for filters in _counts(layer.filters, rows):
+    for filters in counts_of(layer.filters, rows):
         for added in range(min(parts, 2)):
             addresses[filters, added] = results_of_tiles(shape, filters, v_step, bool(added), dtype)
     return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
@@ -336,7 +329,7 @@ def _by_filters(
         result=result_transform(shape, dtype),
     )  # fmt: skip
     table = np.outer(np.arange(depth), [1, v_row])
-    addresses = tile_addresses(rows, vectors, filters, dtype)
+    addresses = tile_addresses(rows, vectors, counts_of(filters, rows), dtype)
     return Plan(geometry, True, records([geometry]), readonly(table), addresses)
 
 
@@ -363,7 +356,7 @@ def _odd(vectors: int) -> int:
     return vectors | 1
 
 
-def _counts(filters: int, rows: int) -> set[int]:
+def counts_of(filters: int, rows: int) -> set[int]:
     """How many filters are multiplied at a time."""
     return {rows, filters % rows} - {0}
 
@@ -373,12 +366,18 @@ def rows_of(vectors: int, filters: int) -> int:
     return min(registers() // 12 * 12 // vectors, 12, filters)
 
 
-def tile_addresses(rows: int, vectors: int, filters: int, dtype: np.dtype) -> np.ndarray:
-    """The compiled register tiles that `filters` take, `rows` at a time, as in `Plan.tiles`."""
+def tile_addresses(
+    rows: int, vectors: int, counts: Set[int], dtype: np.dtype, side_by_side: bool = False
+) -> np.ndarray:
+    """The compiled register tiles of so many numbers, `rows` at most, as in `Plan.tiles`.
+
+    Numbers of a term lie in rows, or `side_by_side`.
+    """
     addresses = np.zeros((rows + 1, vectors + 1), np.intp)
-    for numbers in _counts(filters, rows):
+    for numbers in counts:
+        lying = (1, numbers) if side_by_side else (numbers, 1)
         for along in range(1, vectors + 1):
-            addresses[numbers, along] = tile(Shape(numbers, 1, 1, along), dtype)
+            addresses[numbers, along] = tile(Shape(*lying, 1, along), dtype)
     return readonly(addresses)
 
 

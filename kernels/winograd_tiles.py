@@ -7,7 +7,7 @@ by their addresses, and the dtype by a `zero` of it, as in `tiled_copy`.
 from __future__ import annotations
 
 from kernels.jit import helper
-from kernels.tiled_copy import size_of
+from kernels.tiled_copy import lanes_of, size_of, turn
 from kernels.tiled_vectors import call_emitted
 
 PIECE = 4
@@ -20,6 +20,20 @@ def piece_at(at, last, tiles_down, tiles_across):
     image, number = at // (tiles_down * tiles_across), at % (tiles_down * tiles_across)
     down, across = number // tiles_across, number % tiles_across
     return image, down, across, min(tiles_across - across, last - at)
+
+
+@helper
+def turn_rows(zero, address, source, lanes, lane_step, W, begin, end, cols, turned, pitch, ahead):
+    """Turn some columns of rows `begin` to `end`, of planes a `lane_step` apart, so that pixels are vectors.
+
+    `source` and `turned` are where row 0 begins, `pitch` is from a row to the next there, and W here.
+    """
+    size, wide = size_of(zero), lanes_of(zero)
+    # Rows without padding between them are turned as one.
+    together = max(1, end - begin) if cols == W and pitch == W * wide else 1
+    for i in range(begin, end, together):
+        turn(zero, address, source + i * W * size, lanes, lane_step, cols * together,
+             turned + i * pitch * size, wide, 1, ahead)  # fmt: skip
 
 
 @helper
