@@ -2,7 +2,8 @@
 
 See `tiled_plan` for how the work is cut up, and `tiled_tile` for the tiles. A task is a block of output rows
 of one image and group, and a slice of the filters: it copies what it reads into its worker's part of the
-workspace, and lays its tiles. Other ways are in `tiled_images` and `tiled_few`.
+workspace, and lays its tiles. Other ways are in `tiled_images`, `tiled_few`, `tiled_windows` and
+`tiled_matrix`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import prange
 
-from kernels import tiled_few, tiled_images, tiled_matrix
+from kernels import tiled_few, tiled_images, tiled_matrix, tiled_windows, tiled_windows_dx
 from kernels.jit import Kernel, helper
 from kernels.registry import Op
 from kernels.spec import ConvSpec
@@ -87,7 +88,14 @@ class _Way(NamedTuple):
     """A way to correlate: its function, what that needs to know, whether it fills all outputs, its cost."""
 
     correlate: Callable[[Any, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
-    plan: Plan | tiled_images.Plan | tiled_few.Plan | tiled_matrix.Plan
+    plan: (
+        Plan
+        | tiled_windows.Plan
+        | tiled_windows_dx.Plan
+        | tiled_images.Plan
+        | tiled_few.Plan
+        | tiled_matrix.Plan
+    )
     whole: bool
     cost: float
 
@@ -101,6 +109,8 @@ def way(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> _Way | None:
     blocks = Cut.of(*asked)
     ways: list[tuple[Any, Any, Any, bool]] = [
         (tiled_few.Cut.of(*asked), tiled_few.correlate, tiled_few.plan, True),
+        (tiled_windows.Cut.of(*asked), tiled_windows.correlate, tiled_windows.plan, True),
+        (tiled_windows_dx.Cut.of(*asked), tiled_windows_dx.correlate, tiled_windows_dx.plan, True),
         (tiled_images.Cut.best(*asked), tiled_images.correlate, tiled_images.plan, True),
         (tiled_matrix.Cut.of_layer(*asked), tiled_matrix.correlate, tiled_matrix.plan, True),
         (blocks, correlate, plan, blocks.asked.whole),

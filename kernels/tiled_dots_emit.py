@@ -135,9 +135,7 @@ def folder(dtype: np.dtype) -> int:
                     mask = vectors.below(builder.select(there, i64(wide), i64(0)))
                     partial = vectors.load(vectors.at(begin, i64(i * wide)), mask)
                     builder.store(builder.fadd(builder.load(total), partial), total)
-            turned = vectors.transposed([builder.load(total) for total in totals])
-            while len(turned) > 1:
-                turned = [builder.fadd(a, b) for a, b in zip(turned[::2], turned[1::2], strict=True)]
-            vectors.store(turned[0], vectors.at(target, first), vectors.below(left))
+            folded = vectors.folded([builder.load(total) for total in totals])
+            vectors.store(folded, vectors.at(target, first), vectors.below(left))
 
     return compiled(f"fold_{dtype.name}", emit)

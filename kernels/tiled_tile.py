@@ -42,7 +42,7 @@ its vectors there, term by term; one that `asks` asks, with each term, for a lin
 `down_step` elements further on."""
 _AHEAD = 16
 """So many terms later a tile that packs needs what it asks for."""
-WORTH_A_LAUNCH = 8
+WORTH_A_LAUNCH = 4
 """Tiles do so many operations in the time of one of the loops that `jit` has in mind."""
 _SCATTERED = 4
 """Outputs further apart than this are scattered, one by one, since vectors that hold some would hold few."""

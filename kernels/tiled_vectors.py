@@ -119,10 +119,11 @@ def i64(value: int) -> ir.Constant:
 class Vectors:
     """Emits operations on vectors of one dtype. Places are pointers, or addresses as i64; counts are i64."""
 
-    def __init__(self, builder: ir.IRBuilder, dtype: np.dtype) -> None:
+    def __init__(self, builder: ir.IRBuilder, dtype: np.dtype, wide: int | None = None) -> None:
+        """`wide`: numbers of a vector, 2 or more, if not as many as the machine's have."""
         self.builder = builder
         self.size = dtype.itemsize
-        self.wide = lanes(dtype)
+        self.wide = wide or lanes(dtype)
         self.real = ir.FloatType() if self.size == 4 else ir.DoubleType()
         self.vector = ir.VectorType(self.real, self.wide)
         self.half = ir.VectorType(self.real, self.wide // 2)
@@ -350,6 +351,13 @@ class Vectors:
                     square[i + stage] = self.shuffled(*pair, lower)
             stage *= 2
         return square
+
+    def folded(self, vectors: list[ir.Value]) -> ir.Value:
+        """The sum of the lanes of each, of as many vectors as they have lanes."""
+        turned = self.transposed(vectors)
+        while len(turned) > 1:
+            turned = [self.builder.fadd(a, b) for a, b in zip(turned[::2], turned[1::2], strict=True)]
+        return turned[0]
 
     def _places(self, address: ir.Value, step: ir.Value) -> ir.Value:
         """Pointers to every step-th number from the address on."""

@@ -22,6 +22,8 @@ from kernels import (
     tiled_images,
     tiled_matrix,
     tiled_plan,
+    tiled_windows,
+    tiled_windows_dx,
 )
 from kernels.problem import Problem
 from kernels.registry import ops_of
@@ -40,11 +42,22 @@ FEW = {
     if (cut := tiled_few.Cut.of(spec, op, FLOAT32, 2)) is not None
 }
 """Layers whose outputs are few products."""
+WINDOWS = {
+    "dense": ConvSpec(1, 16, 9, 9, 21, 3, 3, stride=2, padding=1),
+    "groups": ConvSpec(3, 64, 6, 8, 12, 3, 2, padding=((1, 0), (0, 1)), groups=2),
+    "even taps": ConvSpec(2, 12, 9, 7, 8, 4, 4, stride=(3, 2)),
+    "dilated down": ConvSpec(1, 48, 11, 6, 9, 3, 3, padding=2, dilation=(2, 1)),
+    "long rows of taps": ConvSpec(1, 16, 3, 24, 5, 2, 19, padding=((0, 0), (9, 9))),
+    "one tap": ConvSpec(2, 32, 7, 7, 33, 1, 1, stride=2),
+    "windows in padding": ConvSpec(1, 16, 2, 2, 4, 3, 3, stride=2, padding=3),
+    "many filters": ConvSpec(1, 16, 3, 4, 1100, 1, 1, padding=1),
+}
+"""Layers whose filters are whole vectors of weights."""
 SCRIPT = """
 import math
 from dataclasses import replace
 from kernel_cases import CONVS, POOLS
-from kernels import tiled_dw, tiled_few, tiled_plan
+from kernels import ConvSpec, tiled_dw, tiled_few, tiled_plan, tiled_windows, tiled_windows_dx
 from kernels.problem import Problem
 from kernels.registry import ops_of
 
@@ -70,6 +83,9 @@ for name in ("padding", "stride", "groups"):
 tiled_few.Cut.cost = 0.0
 for name in ("long rows, few products, stride", "long rows, depthwise"):
     check(f"few products, {name}", replace(CONVS[name], N=3))
+tiled_few.Cut.cost = math.inf
+tiled_windows.Cut.cost = tiled_windows_dx.Cut.cost = 0.0
+check("few images", ConvSpec(1, 32, 9, 8, 10, 3, 3, stride=(2, 1), padding=1, groups=2))
 """
 
 
@@ -157,7 +173,7 @@ def test_sums_of_few_products_cover_every_output(cut):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_all_ways_to_correlate_are_right(spec, op, dtype, monkeypatch):
     """Where they can be taken, whichever would pay; whole vectors of images or not."""
-    ways = Cut, tiled_images.Cut, tiled_few.Cut, tiled_matrix.Cut
+    ways = Cut, tiled_images.Cut, tiled_few.Cut, tiled_matrix.Cut, tiled_windows.Cut, tiled_windows_dx.Cut
     costs = {way: way.cost.fget for way in ways}
     cheap, dear = property(lambda cut: 1e-9 * costs[type(cut)](cut)), property(lambda cut: math.inf)
     for images in (lanes(np.dtype(dtype)), 37):
@@ -168,6 +184,51 @@ def test_all_ways_to_correlate_are_right(spec, op, dtype, monkeypatch):
             tiled_conv.way.cache_clear()
             assert problem.judge("tiled", problem.run("tiled")).wrong is None
     tiled_conv.way.cache_clear()
+
+
+@pytest.mark.parametrize("spec", WINDOWS.values(), ids=WINDOWS.keys())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_windows_are_right(spec, dtype, threads):
+    """On as many threads, whichever way would pay."""
+    for op, module in (("forward", tiled_windows), ("dx", tiled_windows_dx)):
+        problem = Problem.integers(spec, op, dtype)
+        found = module.plan(module.Cut.of(spec, op, np.dtype(dtype), threads))
+        bias = problem.arrays["b"] if op == "forward" else np.empty(0, dtype)
+        source = problem.arrays["x" if op == "forward" else "dy"]
+        result = np.full(spec.y_shape if op == "forward" else spec.x_shape, np.nan, dtype)
+        module.correlate(found, source, problem.arrays["w"], bias, result)
+        assert problem.judge("tiled", (result,)).wrong is None
+
+
+@pytest.mark.parametrize("spec", WINDOWS.values(), ids=WINDOWS.keys())
+def test_windows_read_what_lies_inside(spec):
+    """Each tap of each window once, and none of the padding."""
+    pitch = spec.C // spec.groups * spec.R * spec.S
+    table = tiled_windows.rows_of_windows(spec, pitch)
+    read = {(place + tap, to + tap) for place, to, bits in table for tap in range(spec.S) if bits >> tap & 1}
+    assert len(read) == int(spec.rows.valid().sum()) * int(spec.cols.valid().sum())
+    rows, cols = spec.rows.taps(), spec.cols.taps()
+    for place, to in read:
+        (window, number), (row, col) = divmod(to, pitch), divmod(place, spec.W)
+        (i, j), (r, s) = divmod(window, spec.OW), divmod(number, spec.S)
+        assert (row, col) == (rows[i, r], cols[j, s])
+
+
+def test_windows_are_for_few_images_with_many_weights():
+    def chosen(spec, op, module):
+        return tiled_conv.way(spec, op, FLOAT32, 2).correlate is module.correlate
+
+    few = ConvSpec(1, 64, 7, 7, 128, 3, 3, stride=2, padding=1)
+    for op, module in (("forward", tiled_windows), ("dx", tiled_windows_dx)):
+        assert chosen(few, op, module)
+        assert chosen(replace(few, N=4), op, module)
+        assert not chosen(replace(few, N=256), op, module)
+        assert not chosen(ConvSpec(1, 64, 56, 56, 64, 3, 3, padding=1), op, module)
+        assert module.Cut.of(ConvSpec(1, 3, 7, 7, 128, 3, 3), op, FLOAT32, 2) is None
+        assert module.Cut.of(ConvSpec(1, 64, 9, 9, 8, 3, 3, dilation=2), op, FLOAT32, 2) is None
+    assert tiled_windows.Cut.of(ConvSpec(1, 64, 7, 7, 3, 3, 3), "forward", FLOAT32, 2) is None
+    assert tiled_windows.Cut.of(ConvSpec(1, 64, 3, 3, 8, 3, 3), "forward", FLOAT32, 2) is None
 
 
 def test_images_side_by_side_are_for_many_small_ones():
