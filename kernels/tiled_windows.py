@@ -25,8 +25,8 @@ from kernels.tiled_vectors import call_emitted, lanes, multiplications_a_cycle
 from kernels.tiled_windows_emit import block, dots, unfolder
 from kernels.tiled_work import whole_lines, workspace, zeros
 
-UNFOLDED = 5
-_BLOCK = 100
+UNFOLDED = 4
+_BLOCK = 60
 """Cycles that a window's row of a channel takes, and a block of dots besides its products."""
 _FAR = 16
 _NEAR_BYTES = 512 * 1024
@@ -36,8 +36,8 @@ _MOST_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Plan(Recorded):
-    """A forward convolution; lengths and steps in elements."""
+class Windows(Recorded):
+    """A layer's windows, and what workers share out, forward and in dx; lengths and steps in elements."""
 
     groups: int
     channels: int
@@ -45,7 +45,7 @@ class Plan(Recorded):
     """Of a group."""
     plane: int
     """Inputs of a channel."""
-    windows: int
+    count: int
     """Of an image."""
     taps: int
     weights: int
@@ -53,7 +53,7 @@ class Plan(Recorded):
     pitch: int
     """From a window's row to the next one's."""
     slices: int
-    """Of the filters, so that few images give work to all threads."""
+    """Of an image and group, so that few images give work to all threads."""
     workers: int
     tasks: int
     """Shared out among so many workers."""
@@ -61,7 +61,29 @@ class Plan(Recorded):
     """In the sense of `Kernel`."""
     of_worker: int
     memory: int
-    """Elements of a worker's windows, and of all."""
+    """Elements of a worker's rows, and of all."""
+    table: np.ndarray
+    """Where a window's row lies in a plane, and among the windows, and its mask: intp (any, 3)."""
+
+    @classmethod
+    def of(cls, spec: ConvSpec, dtype: np.dtype, threads: int, slices: int, width: int) -> Windows:
+        """Whose rows hold `width` numbers."""
+        channels, taps, count = spec.C // spec.groups, spec.R * spec.S, spec.OH * spec.OW
+        pitch = width + lanes(dtype)  # not a power of 2: rows would share few places of the cache
+        of_worker = whole_lines(count * pitch)
+        return cls(
+            groups=spec.groups, channels=channels, filters=spec.K // spec.groups, plane=spec.H * spec.W,
+            count=count, taps=taps, weights=channels * taps, pitch=pitch, slices=slices, workers=threads,
+            tasks=spec.N * spec.groups * slices, operations=spec.flops // WORTH_A_LAUNCH,
+            of_worker=of_worker, memory=threads * of_worker, table=rows_of_windows(spec, pitch),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Plan(Recorded):
+    """A forward convolution."""
+
+    windows: Windows
     vectors: int
     """Of a row."""
     filters_at_once: int
@@ -70,8 +92,6 @@ class Plan(Recorded):
     dots: int
     unfolder: int
     """Addresses of what is compiled."""
-    table: np.ndarray
-    """As `unfolder` takes it: intp (any, 3)."""
 
 
 class Cut(NamedTuple):
@@ -139,25 +159,18 @@ def rows_of_windows(spec: ConvSpec, pitch: int) -> np.ndarray:
 
 def plan(cut: Cut) -> Plan:
     """How to compute it."""
-    spec, dtype, wide = cut.spec, cut.dtype, lanes(cut.dtype)
-    channels, windows, taps = spec.C // spec.groups, spec.OH * spec.OW, spec.R * spec.S
-    pitch = channels * taps + wide  # not a power of 2: rows would share few places of the cache
-    of_worker = whole_lines(windows * pitch)
-    at_once = block(dtype)
+    spec, dtype, at_once = cut.spec, cut.dtype, block(cut.dtype)
+    weights = spec.C // spec.groups * spec.R * spec.S
     return Plan(
-        groups=spec.groups, channels=channels, filters=spec.K // spec.groups, plane=spec.H * spec.W,
-        windows=windows, taps=taps, weights=channels * taps, pitch=pitch, slices=cut.slices,
-        workers=cut.threads, tasks=cut.tasks, operations=spec.flops // WORTH_A_LAUNCH,
-        of_worker=of_worker, memory=cut.threads * of_worker, vectors=channels * taps // wide,
-        filters_at_once=at_once.filters, windows_at_once=at_once.windows, dots=dots(dtype),
-        unfolder=unfolder(spec.S, dtype), table=rows_of_windows(spec, pitch),
+        Windows.of(spec, dtype, cut.threads, cut.slices, weights), weights // lanes(dtype), at_once.filters,
+        at_once.windows, dots(dtype), unfolder(spec.S, dtype),
     )  # fmt: skip
 
 
 @Kernel
 def correlate_windows(source, w, bias, out, plan, memory):
     """out = source correlated with w, plus bias."""
-    workers, tasks = plan[0].workers, plan[0].tasks
+    workers, tasks = plan[0].windows.workers, plan[0].windows.tasks
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
             multiply_windows(worker, task, source.ctypes.data, w.ctypes.data, bias.ctypes.data,
@@ -168,26 +181,27 @@ def correlate_windows(source, w, bias, out, plan, memory):
 def multiply_windows(worker, task, source, w, bias, out, plan, memory):
     """One task of it: some filters of an image and group; arrays by their addresses."""
     p = plan[0]
+    x = p.windows
     size = memory.itemsize
-    piece, unit = task % p.slices, task // p.slices
-    first = unit % p.groups * p.filters
-    windows = memory.ctypes.data + worker * p.of_worker * size
-    call_emitted(p.unfolder, source + unit * p.channels * p.plane * size, p.plane, windows, p.taps,
-                 p.channels, p.table.address, p.table.rows, 0, 0, 0, 0, 0)  # fmt: skip
-    begin, end = piece * p.filters // p.slices, (piece + 1) * p.filters // p.slices
+    piece, unit = task % x.slices, task // x.slices
+    first = unit % x.groups * x.filters
+    rows = memory.ctypes.data + worker * x.of_worker * size
+    call_emitted(p.unfolder, source + unit * x.channels * x.plane * size, x.plane, rows, x.taps, x.channels,
+                 x.table.address, x.table.rows, 0, 0, 0, 0, 0)  # fmt: skip
+    begin, end = piece * x.filters // x.slices, (piece + 1) * x.filters // x.slices
     for filter in range(begin, end, p.filters_at_once):
         k = min(filter, end - p.filters_at_once)
-        for window in range(0, p.windows, p.windows_at_once):
-            at = min(window, p.windows - p.windows_at_once)
-            call_emitted(p.dots, w + (first + k) * p.weights * size, p.weights, windows + at * p.pitch * size,
-                         p.pitch, p.vectors, bias + (first + k) * size,
-                         out + ((unit * p.filters + k) * p.windows + at) * size, p.windows,
-                         0, 0, 0, 0)  # fmt: skip
+        for window in range(0, x.count, p.windows_at_once):
+            at = min(window, x.count - p.windows_at_once)
+            to = out + ((unit * x.filters + k) * x.count + at) * size
+            call_emitted(p.dots, w + (first + k) * x.weights * size, x.weights, rows + at * x.pitch * size,
+                         x.pitch, p.vectors, bias + (first + k) * size, to, x.count, 0, 0, 0, 0)  # fmt: skip
 
 
 def correlate(plan: Plan, source: np.ndarray, w: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
     """out = source correlated with w, plus bias, if it is not empty."""
-    memory = workspace("work", plan.memory, source.dtype)
+    x = plan.windows
+    memory = workspace("work", x.memory, source.dtype)
     if not len(bias):
-        bias = zeros(plan.groups * plan.filters, source.dtype)
-    correlate_windows(plan.operations, source, w, bias, out, plan.record, memory)
+        bias = zeros(x.groups * x.filters, source.dtype)
+    correlate_windows(x.operations, source, w, bias, out, plan.record, memory)

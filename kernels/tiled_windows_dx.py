@@ -22,11 +22,11 @@ from kernels.tiled_copy import lanes_of, size_of
 from kernels.tiled_lay import most_numbers, split
 from kernels.tiled_plan import shares
 from kernels.tiled_record import Recorded, matrix, pointer
-from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, most_along, tile
+from kernels.tiled_tile import Shape, most_along, tile
 from kernels.tiled_vectors import call_emitted, lanes, multiplications_a_cycle
-from kernels.tiled_windows import UNFOLDED, has_whole_rows, rows_of_windows
+from kernels.tiled_windows import UNFOLDED, Windows, has_whole_rows
 from kernels.tiled_windows_emit import folder
-from kernels.tiled_work import whole_lines, workspace, zeros
+from kernels.tiled_work import workspace, zeros
 
 _DEPTH = 512
 """Filters that are summed up at a time: long sums are rounded more."""
@@ -36,33 +36,11 @@ _TILE = 50
 
 @dataclass(frozen=True, eq=False)
 class Plan(Recorded):
-    """dx; lengths and steps in elements."""
+    """dx."""
 
-    groups: int
-    channels: int
-    filters: int
-    """Of a group."""
+    windows: Windows
     unit: int
     """Channels whose weights are whole vectors, as few as can be."""
-    plane: int
-    """Inputs of a channel."""
-    windows: int
-    """Of an image."""
-    taps: int
-    weights: int
-    """Of a filter and channel, and of a filter."""
-    pitch: int
-    """From a window's row to the next one's."""
-    slices: int
-    """Of the channels, so that few images give work to all threads."""
-    workers: int
-    tasks: int
-    """Shared out among so many workers."""
-    operations: int
-    """In the sense of `Kernel`."""
-    of_worker: int
-    memory: int
-    """Elements of a worker's rows, and of all."""
     depth: int
     vectors: int
     numbers: int
@@ -71,8 +49,6 @@ class Plan(Recorded):
     """The address of what adds rows to planes."""
     zeros: np.ndarray
     """What sums begin at."""
-    table: np.ndarray
-    """As `folder` takes it: intp (any, 3)."""
     terms: np.ndarray
     """Where numbers and vectors of the filters lie, as tiles take it: intp (depth, 2)."""
     tiles: np.ndarray
@@ -140,32 +116,24 @@ def _unit(spec: ConvSpec, dtype: np.dtype) -> int:
 
 def plan(cut: Cut) -> Plan:
     """How to compute it."""
-    spec, dtype, wide = cut.spec, cut.dtype, lanes(cut.dtype)
-    channels, filters = spec.C // spec.groups, spec.K // spec.groups
-    windows, taps = spec.OH * spec.OW, spec.R * spec.S
-    pitch = cut.vectors * wide + wide  # not a power of 2: rows would share few places of the cache
-    of_worker = whole_lines(windows * pitch)
-    table = rows_of_windows(spec, pitch)
-    addresses = np.zeros((cut.numbers + 1, most_along() + 1), np.intp)
-    for numbers in set(split(windows, cut.numbers)):
+    spec, dtype = cut.spec, cut.dtype
+    windows = Windows.of(spec, dtype, cut.threads, cut.slices, cut.vectors * lanes(dtype))
+    tiles = np.zeros((cut.numbers + 1, most_along() + 1), np.intp)
+    for numbers in set(split(windows.count, cut.numbers)):
         for vectors in cut.along:
-            addresses[numbers, vectors] = tile(Shape(1, numbers, 1, vectors), dtype)
-    depth = min(filters, _DEPTH)
+            tiles[numbers, vectors] = tile(Shape(1, numbers, 1, vectors), dtype)
+    depth = min(windows.filters, _DEPTH)
+    terms = np.outer(np.arange(depth), [windows.count, windows.weights])
     return Plan(
-        groups=spec.groups, channels=channels, filters=filters, unit=_unit(spec, dtype),
-        plane=spec.H * spec.W, windows=windows, taps=taps, weights=channels * taps, pitch=pitch,
-        slices=cut.slices, workers=cut.threads, tasks=cut.tasks, operations=spec.flops // WORTH_A_LAUNCH,
-        of_worker=of_worker, memory=cut.threads * of_worker, depth=depth, vectors=most_along(),
-        numbers=cut.numbers, folder=folder(spec.S, dtype), zeros=zeros(cut.numbers, dtype),
-        table=table[table[:, 2] != 0],
-        terms=np.outer(np.arange(depth), [windows, channels * taps]), tiles=addresses,
+        windows, _unit(spec, dtype), depth, most_along(), cut.numbers, folder(spec.S, dtype),
+        zeros(cut.numbers, dtype), terms, tiles,
     )  # fmt: skip
 
 
 @Kernel
 def correlate_gradients(dy, w, dx, plan, memory):
     """dx = dy times w, added where windows lie."""
-    workers, tasks = plan[0].workers, plan[0].tasks
+    workers, tasks = plan[0].windows.workers, plan[0].windows.tasks
     for worker in prange(workers):
         for task in range(worker * tasks // workers, (worker + 1) * tasks // workers):
             add_windows(worker, task, dy.ctypes.data, w.ctypes.data, dx.ctypes.data, plan, memory)
@@ -175,45 +143,46 @@ def correlate_gradients(dy, w, dx, plan, memory):
 def add_windows(worker, task, dy, w, dx, plan, memory):
     """One task of it: some channels of an image and group; arrays by their addresses."""
     p = plan[0]
+    x = p.windows
     size = memory.itemsize
-    piece, unit = task % p.slices, task // p.slices
-    units = p.channels // p.unit
-    first, end = piece * units // p.slices * p.unit, (piece + 1) * units // p.slices * p.unit
-    rows = memory.ctypes.data + worker * p.of_worker * size
-    vectors = (end - first) * p.taps // lanes_of(memory.dtype.type(0))
-    multiply_gradients(p, dy + unit * p.filters * p.windows * size,
-                       w + (unit % p.groups * p.filters * p.weights + first * p.taps) * size,
-                       vectors, rows, memory.dtype.type(0))  # fmt: skip
-    planes = dx + (unit * p.channels + first) * p.plane * size
-    numbers = carray(pointer(planes), ((end - first) * p.plane,), memory.dtype)
+    piece, unit = task % x.slices, task // x.slices
+    units = x.channels // p.unit
+    first, end = piece * units // x.slices * p.unit, (piece + 1) * units // x.slices * p.unit
+    rows = memory.ctypes.data + worker * x.of_worker * size
+    multiply_gradients(p, dy + unit * x.filters * x.count * size,
+                       w + (unit % x.groups * x.filters * x.weights + first * x.taps) * size,
+                       (end - first) * x.taps, rows, memory.dtype.type(0))  # fmt: skip
+    planes = dx + (unit * x.channels + first) * x.plane * size
+    numbers = carray(pointer(planes), ((end - first) * x.plane,), memory.dtype)
     for i in range(len(numbers)):
         numbers[i] = 0
-    call_emitted(p.folder, planes, p.plane, rows, p.taps, end - first, p.table.address, p.table.rows,
+    call_emitted(p.folder, planes, x.plane, rows, x.taps, end - first, x.table.address, x.table.rows,
                  0, 0, 0, 0, 0)  # fmt: skip
 
 
 @helper
-def multiply_gradients(p, dy, w, vectors, rows, zero):
-    """The rows of all windows, of some channels; addresses."""
-    tiles = matrix(p.tiles)
+def multiply_gradients(p, dy, w, weights, rows, zero):
+    """The rows of all windows: what so many weights of each filter give; addresses."""
+    x, tiles = p.windows, matrix(p.tiles)
     size, wide = size_of(zero), lanes_of(zero)
+    vectors = weights // wide
     panels = (vectors + p.vectors - 1) // p.vectors
-    blocks = (p.windows + p.numbers - 1) // p.numbers
+    blocks = (x.count + p.numbers - 1) // p.numbers
     for panel in range(panels):
         at = panel * vectors // panels
         along = (panel + 1) * vectors // panels - at
-        for begin in range(0, p.filters, p.depth):
+        for begin in range(0, x.filters, p.depth):
+            depth, start = min(p.depth, x.filters - begin), p.zeros.address if begin == 0 else 0
             for block in range(blocks):
-                n = block * p.windows // blocks
-                count = (block + 1) * p.windows // blocks - n
-                to = rows + (n * p.pitch + at * wide) * size
-                call_emitted(tiles[count, along], dy + (begin * p.windows + n) * size, 1,
-                             w + (begin * p.weights + at * wide) * size, 0, p.terms.address, 1,
-                             min(p.depth, p.filters - begin), to, p.pitch, 0, along * wide,
-                             p.zeros.address if begin == 0 else 0)  # fmt: skip
+                n = block * x.count // blocks
+                count = (block + 1) * x.count // blocks - n
+                to = rows + (n * x.pitch + at * wide) * size
+                call_emitted(tiles[count, along], dy + (begin * x.count + n) * size, 1,
+                             w + (begin * x.weights + at * wide) * size, 0, p.terms.address, 1, depth, to,
+                             x.pitch, 0, along * wide, start)  # fmt: skip
 
 
 def correlate(plan: Plan, dy: np.ndarray, w: np.ndarray, bias: np.ndarray, dx: np.ndarray) -> None:
     """dx from dy and w; there is no bias."""
-    memory = workspace("work", plan.memory, dy.dtype)
-    correlate_gradients(plan.operations, dy, w, dx, plan.record, memory)
+    memory = workspace("work", plan.windows.memory, dy.dtype)
+    correlate_gradients(plan.windows.operations, dy, w, dx, plan.record, memory)
