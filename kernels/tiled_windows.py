@@ -66,11 +66,13 @@ class Windows(Recorded):
     """Where a window's row lies in a plane, and among the windows, and its mask: intp (any, 3)."""
 
     @classmethod
-    def of(cls, spec: ConvSpec, dtype: np.dtype, threads: int, slices: int, width: int) -> Windows:
-        """Whose rows hold `width` numbers."""
+    def of(
+        cls, spec: ConvSpec, dtype: np.dtype, threads: int, slices: int, width: int, beside: int = 0
+    ) -> Windows:
+        """Whose rows hold `width` numbers; a worker needs some more `beside` them."""
         channels, taps, count = spec.C // spec.groups, spec.R * spec.S, spec.OH * spec.OW
         pitch = width + lanes(dtype)  # not a power of 2: rows would share few places of the cache
-        of_worker = whole_lines(count * pitch)
+        of_worker = whole_lines(count * pitch + beside)
         return cls(
             groups=spec.groups, channels=channels, filters=spec.K // spec.groups, plane=spec.H * spec.W,
             count=count, taps=taps, weights=channels * taps, pitch=pitch, slices=slices, workers=threads,

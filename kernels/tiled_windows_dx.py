@@ -18,7 +18,7 @@ from numba import carray, prange
 from kernels.jit import Kernel, helper
 from kernels.registry import Op
 from kernels.spec import ConvSpec
-from kernels.tiled_copy import lanes_of, size_of
+from kernels.tiled_copy import lanes_of, load_lanes, size_of
 from kernels.tiled_lay import most_numbers, split
 from kernels.tiled_plan import shares
 from kernels.tiled_record import Recorded, matrix, pointer
@@ -31,7 +31,8 @@ from kernels.tiled_work import workspace, zeros
 _DEPTH = 512
 """Filters that are summed up at a time: long sums are rounded more."""
 _TILE = 50
-"""Cycles that a tile takes besides its products."""
+_COPIED = 4
+"""Cycles that a tile takes besides its products, and a vector of weights that is copied."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,11 @@ class Plan(Recorded):
 
     windows: Windows
     unit: int
-    """Channels whose weights are whole vectors, as few as can be."""
+    """Channels of which each slice has some."""
+    copies: int
+    """Whether weights are copied: where a filter's are no whole vectors."""
+    row: int
+    """From a filter's weights to the next one's, as tiles read them."""
     depth: int
     vectors: int
     numbers: int
@@ -61,38 +66,44 @@ class Cut(NamedTuple):
     spec: ConvSpec
     dtype: np.dtype
     threads: int
+    unit: int
+    """Channels of which each slice has some."""
     slices: int
 
     @classmethod
     def of(cls, spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Cut | None:
-        """None for forward, and where rows are no whole vectors."""
-        if op != "dx" or not has_whole_rows(spec, lanes(dtype)):
+        """None for forward, and where the taps of a row are no neighbours."""
+        if op != "dx" or spec.dilation[1] > 1:
             return None
-        units = spec.C // spec.groups // _unit(spec, dtype)
-        return cls(spec, dtype, threads, min(shares(spec.N * spec.groups, threads), units))
+        channels, unit = spec.C // spec.groups, lanes(dtype) // math.gcd(lanes(dtype), spec.R * spec.S)
+        if channels % unit:
+            unit = channels
+        return cls(spec, dtype, threads, unit, min(shares(spec.N * spec.groups, threads), channels // unit))
 
     @property
-    def channels(self) -> int:
-        """Of a slice, at most."""
-        unit = _unit(self.spec, self.dtype)
-        return -(-(self.spec.C // self.spec.groups) // (unit * self.slices)) * unit
+    def copies(self) -> bool:
+        """Whether weights are copied, so that each filter has whole vectors."""
+        return not has_whole_rows(self.spec, lanes(self.dtype))
 
     @property
-    def vectors(self) -> int:
-        """Of a slice's weights of a filter, at most."""
-        return self.channels * self.spec.R * self.spec.S // lanes(self.dtype)
+    def sizes(self) -> tuple[int, int]:
+        """Channels of a slice: at least, and at most."""
+        units = self.spec.C // self.spec.groups // self.unit
+        return units // self.slices * self.unit, -(-units // self.slices) * self.unit
+
+    def vectors(self, channels: int) -> int:
+        """Of a filter's weights of so many channels."""
+        return -(-channels * self.spec.R * self.spec.S // lanes(self.dtype))
 
     @property
     def along(self) -> set[int]:
-        """How many of them are multiplied at a time."""
-        each = _unit(self.spec, self.dtype) * self.spec.R * self.spec.S // lanes(self.dtype)
-        least = self.spec.C // self.spec.groups // _unit(self.spec, self.dtype) // self.slices * each
-        return set(split(least, most_along())) | set(split(self.vectors, most_along()))
+        """How many vectors are multiplied at a time."""
+        return {along for each in self.sizes for along in split(self.vectors(each), most_along())}
 
     @property
     def numbers(self) -> int:
         """Windows that are multiplied at a time, at most."""
-        return min(most_numbers(most_along()), self.spec.OH * self.spec.OW)
+        return min(most_numbers(max(self.along)), self.spec.OH * self.spec.OW)
 
     @property
     def tasks(self) -> int:
@@ -103,30 +114,29 @@ class Cut(NamedTuple):
     def cost(self) -> float:
         """The time of a thread for its share, in multiplications of vectors."""
         spec, filters, windows = self.spec, self.spec.K // self.spec.groups, self.spec.OH * self.spec.OW
-        tiles = -(-self.vectors // most_along()) * -(-windows // self.numbers) * -(-filters // _DEPTH)
-        beside = _TILE * tiles + UNFOLDED * windows * spec.R * self.channels
-        products = self.vectors * windows * filters
+        channels = self.sizes[1]
+        vectors = self.vectors(channels)
+        tiles = -(-vectors // most_along()) * -(-windows // self.numbers) * -(-filters // _DEPTH)
+        beside = _TILE * tiles + UNFOLDED * windows * spec.R * channels
+        beside += _COPIED * filters * vectors * self.copies
+        products = vectors * windows * filters
         return -(-self.tasks // self.threads) * (products + beside * multiplications_a_cycle())
-
-
-def _unit(spec: ConvSpec, dtype: np.dtype) -> int:
-    """Channels whose weights are whole vectors, as few as can be."""
-    return lanes(dtype) // math.gcd(lanes(dtype), spec.R * spec.S)
 
 
 def plan(cut: Cut) -> Plan:
     """How to compute it."""
-    spec, dtype = cut.spec, cut.dtype
-    windows = Windows.of(spec, dtype, cut.threads, cut.slices, cut.vectors * lanes(dtype))
+    spec, dtype, wide = cut.spec, cut.dtype, lanes(cut.dtype)
+    filters, width = spec.K // spec.groups, cut.vectors(cut.sizes[1]) * wide
+    copied = filters * width if cut.copies else 0
+    windows = Windows.of(spec, dtype, cut.threads, cut.slices, width, copied)
     tiles = np.zeros((cut.numbers + 1, most_along() + 1), np.intp)
     for numbers in set(split(windows.count, cut.numbers)):
         for vectors in cut.along:
             tiles[numbers, vectors] = tile(Shape(1, numbers, 1, vectors), dtype)
-    depth = min(windows.filters, _DEPTH)
-    terms = np.outer(np.arange(depth), [windows.count, windows.weights])
+    depth, row = min(filters, _DEPTH), width if cut.copies else windows.weights
     return Plan(
-        windows, _unit(spec, dtype), depth, most_along(), cut.numbers, folder(spec.S, dtype),
-        zeros(cut.numbers, dtype), terms, tiles,
+        windows, cut.unit, cut.copies, row, depth, most_along(), cut.numbers, folder(spec.S, dtype),
+        zeros(cut.numbers, dtype), np.outer(np.arange(depth), [windows.count, row]), tiles,
     )  # fmt: skip
 
 
@@ -149,9 +159,13 @@ def add_windows(worker, task, dy, w, dx, plan, memory):
     units = x.channels // p.unit
     first, end = piece * units // x.slices * p.unit, (piece + 1) * units // x.slices * p.unit
     rows = memory.ctypes.data + worker * x.of_worker * size
-    multiply_gradients(p, dy + unit * x.filters * x.count * size,
-                       w + (unit % x.groups * x.filters * x.weights + first * x.taps) * size,
-                       (end - first) * x.taps, rows, memory.dtype.type(0))  # fmt: skip
+    zero = memory.dtype.type(0)
+    weights = w + (unit % x.groups * x.filters * x.weights + first * x.taps) * size
+    if p.copies:
+        copied = rows + x.count * x.pitch * size
+        copy_weights(p, weights, copied, zero)
+        weights = copied
+    multiply_gradients(p, dy + unit * x.filters * x.count * size, weights, (end - first) * x.taps, rows, zero)
     planes = dx + (unit * x.channels + first) * x.plane * size
     numbers = carray(pointer(planes), ((end - first) * x.plane,), memory.dtype)
     for i in range(len(numbers)):
@@ -161,11 +175,22 @@ def add_windows(worker, task, dy, w, dx, plan, memory):
 
 
 @helper
+def copy_weights(p, source, target, zero):
+    """All of a group, a row of whole vectors for each filter; addresses."""
+    size, wide = size_of(zero), lanes_of(zero)
+    for k in range(p.windows.filters):
+        of_filter, row = source + k * p.windows.weights * size, target + k * p.row * size
+        for i in range(0, p.row, wide):
+            inside = (1 << min(wide, p.windows.weights - i)) - 1
+            load_lanes(zero, of_filter + i * size, row + i * size, inside, 0, 0)
+
+
+@helper
 def multiply_gradients(p, dy, w, weights, rows, zero):
     """The rows of all windows: what so many weights of each filter give; addresses."""
     x, tiles = p.windows, matrix(p.tiles)
     size, wide = size_of(zero), lanes_of(zero)
-    vectors = weights // wide
+    vectors = (weights + wide - 1) // wide
     panels = (vectors + p.vectors - 1) // p.vectors
     blocks = (x.count + p.numbers - 1) // p.numbers
     for panel in range(panels):
@@ -178,7 +203,7 @@ def multiply_gradients(p, dy, w, weights, rows, zero):
                 count = (block + 1) * x.count // blocks - n
                 to = rows + (n * x.pitch + at * wide) * size
                 call_emitted(tiles[count, along], dy + (begin * x.count + n) * size, 1,
-                             w + (begin * x.weights + at * wide) * size, 0, p.terms.address, 1, depth, to,
+                             w + (begin * p.row + at * wide) * size, 0, p.terms.address, 1, depth, to,
                              x.pitch, 0, along * wide, start)  # fmt: skip
 
 

@@ -53,6 +53,12 @@ WINDOWS = {
     "many filters": ConvSpec(1, 16, 3, 4, 1100, 1, 1, padding=1),
 }
 """Layers whose filters are whole vectors of weights."""
+WINDOWS_ON_A_COPY = {
+    "one channel": ConvSpec(2, 1, 9, 9, 6, 3, 3, stride=2, padding=1),
+    "groups": ConvSpec(1, 30, 6, 8, 10, 5, 4, padding=2, groups=2),
+    "many filters": ConvSpec(1, 3, 3, 4, 1100, 1, 3, padding=1),
+}
+"""Others."""
 SCRIPT = """
 import math
 from dataclasses import replace
@@ -85,7 +91,8 @@ for name in ("long rows, few products, stride", "long rows, depthwise"):
     check(f"few products, {name}", replace(CONVS[name], N=3))
 tiled_few.Cut.cost = math.inf
 tiled_windows.Cut.cost = tiled_windows_dx.Cut.cost = 0.0
-check("few images", ConvSpec(1, 32, 9, 8, 10, 3, 3, stride=(2, 1), padding=1, groups=2))
+for channels in (32, 6):
+    check("few images", ConvSpec(1, channels, 9, 8, 10, 3, 3, stride=(2, 1), padding=1, groups=2))
 """
 
 
@@ -191,14 +198,27 @@ def test_all_ways_to_correlate_are_right(spec, op, dtype, monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_windows_are_right(spec, dtype, threads):
     """On as many threads, whichever way would pay."""
-    for op, module in (("forward", tiled_windows), ("dx", tiled_windows_dx)):
-        problem = Problem.integers(spec, op, dtype)
-        found = module.plan(module.Cut.of(spec, op, np.dtype(dtype), threads))
-        bias = problem.arrays["b"] if op == "forward" else np.empty(0, dtype)
-        source = problem.arrays["x" if op == "forward" else "dy"]
-        result = np.full(spec.y_shape if op == "forward" else spec.x_shape, np.nan, dtype)
-        module.correlate(found, source, problem.arrays["w"], bias, result)
-        assert problem.judge("tiled", (result,)).wrong is None
+    problem = Problem.integers(spec, "forward", dtype)
+    x, w, b = (problem.arrays[name] for name in "xwb")
+    y = np.full(spec.y_shape, np.nan, dtype)
+    cut = tiled_windows.Cut.of(spec, "forward", np.dtype(dtype), threads)
+    tiled_windows.correlate(tiled_windows.plan(cut), x, w, b, y)
+    assert problem.judge("tiled", (y,)).wrong is None
+
+
+@pytest.mark.parametrize(
+    "spec", [*WINDOWS.values(), *WINDOWS_ON_A_COPY.values()], ids=lambda spec: spec.descriptor
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_dx_by_windows_is_right(spec, dtype, threads):
+    problem = Problem.integers(spec, "dx", dtype)
+    dy, w = (problem.arrays[name] for name in ("dy", "w"))
+    dx = np.full(spec.x_shape, np.nan, dtype)
+    cut = tiled_windows_dx.Cut.of(spec, "dx", np.dtype(dtype), threads)
+    assert cut.copies == (spec in WINDOWS_ON_A_COPY.values())
+    tiled_windows_dx.correlate(tiled_windows_dx.plan(cut), dy, w, np.empty(0, dtype), dx)
+    assert problem.judge("tiled", (dx,)).wrong is None
 
 
 @pytest.mark.parametrize("spec", WINDOWS.values(), ids=WINDOWS.keys())
@@ -220,15 +240,15 @@ def test_windows_are_for_few_images_with_many_weights():
         return tiled_conv.way(spec, op, FLOAT32, 2).correlate is module.correlate
 
     few = ConvSpec(1, 64, 7, 7, 128, 3, 3, stride=2, padding=1)
+    assert chosen(ConvSpec(1, 1, 28, 28, 32, 3, 3, stride=2, padding=1), "dx", tiled_windows_dx)
     for op, module in (("forward", tiled_windows), ("dx", tiled_windows_dx)):
         assert chosen(few, op, module)
         assert chosen(replace(few, N=4), op, module)
         assert not chosen(replace(few, N=256), op, module)
         assert not chosen(ConvSpec(1, 64, 56, 56, 64, 3, 3, padding=1), op, module)
-        assert module.Cut.of(ConvSpec(1, 3, 7, 7, 128, 3, 3), op, FLOAT32, 2) is None
         assert module.Cut.of(ConvSpec(1, 64, 9, 9, 8, 3, 3, dilation=2), op, FLOAT32, 2) is None
-    assert tiled_windows.Cut.of(ConvSpec(1, 64, 7, 7, 3, 3, 3), "forward", FLOAT32, 2) is None
-    assert tiled_windows.Cut.of(ConvSpec(1, 64, 3, 3, 8, 3, 3), "forward", FLOAT32, 2) is None
+    for other in ((3, 7, 7, 128), (64, 7, 7, 3), (64, 3, 3, 8)):
+        assert tiled_windows.Cut.of(ConvSpec(1, *other, 3, 3), "forward", FLOAT32, 2) is None
 
 
 def test_images_side_by_side_are_for_many_small_ones():
