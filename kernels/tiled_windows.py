@@ -33,6 +33,8 @@ _NEAR_BYTES = 512 * 1024
 """Cycles that a vector of weights takes for each image but the first, if they are more than so many bytes."""
 _MOST_BYTES = 512 * 1024
 """What an image's windows may take: beyond, they leave the second-level cache no room for weights."""
+_MOST_TAPS = 32
+"""Of a row: a mask has a bit for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +108,12 @@ class Cut(NamedTuple):
 
     @classmethod
     def of(cls, spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Cut | None:
-        """None for dx; and where rows are no whole vectors, windows too few for a block, or too large."""
+        """None for dx; and where filters are no whole vectors, windows too few for a block, or too large."""
         filters, at_once, windows = spec.K // spec.groups, block(dtype), spec.OH * spec.OW
         windows_bytes = windows * spec.C // spec.groups * spec.R * spec.S * dtype.itemsize
-        fits = op == "forward" and has_whole_rows(spec, lanes(dtype)) and windows_bytes <= _MOST_BYTES
-        if not fits or filters < at_once.filters or windows < at_once.windows:
+        if op != "forward" or not rows_are_copied(spec) or not has_whole_vectors(spec, lanes(dtype)):
+            return None
+        if filters < at_once.filters or windows < at_once.windows or windows_bytes > _MOST_BYTES:
             return None
         slices = min(shares(spec.N * spec.groups, threads), filters // at_once.filters)
         return cls(spec, dtype, threads, slices)
@@ -134,9 +137,14 @@ class Cut(NamedTuple):
         return tasks * blocks * weights + beside * multiplications_a_cycle()
 
 
-def has_whole_rows(spec: ConvSpec, wide: int) -> bool:
-    """Whether the taps of a row are neighbours, and a filter's weights whole vectors."""
-    return spec.dilation[1] == 1 and spec.C // spec.groups * spec.R * spec.S % wide == 0
+def rows_are_copied(spec: ConvSpec) -> bool:
+    """Whether a window's rows can be: their taps are neighbours, and not too many."""
+    return spec.dilation[1] == 1 and spec.S <= _MOST_TAPS
+
+
+def has_whole_vectors(spec: ConvSpec, wide: int) -> bool:
+    """Whether a filter's weights are so many."""
+    return spec.C // spec.groups * spec.R * spec.S % wide == 0
 
 
 def rows_of_windows(spec: ConvSpec, pitch: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from kernels.tiled_plan import shares
 from kernels.tiled_record import Recorded, matrix, pointer
 from kernels.tiled_tile import Shape, most_along, tile
 from kernels.tiled_vectors import call_emitted, lanes, multiplications_a_cycle
-from kernels.tiled_windows import UNFOLDED, Windows, has_whole_rows
+from kernels.tiled_windows import UNFOLDED, Windows, has_whole_vectors, rows_are_copied
 from kernels.tiled_windows_emit import folder
 from kernels.tiled_work import workspace, zeros
 
@@ -33,6 +33,8 @@ _DEPTH = 512
 _TILE = 50
 _COPIED = 4
 """Cycles that a tile takes besides its products, and a vector of weights that is copied."""
+_MOST_BYTES = 1024 * 1024
+"""What a worker's windows of an image may take: they are to stay in the second-level cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +74,20 @@ class Cut(NamedTuple):
 
     @classmethod
     def of(cls, spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Cut | None:
-        """None for forward, and where the taps of a row are no neighbours."""
-        if op != "dx" or spec.dilation[1] > 1:
+        """None for forward, and where windows are too large, or their rows are."""
+        if op != "dx" or not rows_are_copied(spec):
             return None
         channels, unit = spec.C // spec.groups, lanes(dtype) // math.gcd(lanes(dtype), spec.R * spec.S)
         if channels % unit:
             unit = channels
-        return cls(spec, dtype, threads, unit, min(shares(spec.N * spec.groups, threads), channels // unit))
+        cut = cls(spec, dtype, threads, unit, min(shares(spec.N * spec.groups, threads), channels // unit))
+        windows_bytes = spec.OH * spec.OW * cut.vectors(cut.sizes[1]) * lanes(dtype) * dtype.itemsize
+        return cut if windows_bytes <= _MOST_BYTES else None
 
     @property
     def copies(self) -> bool:
         """Whether weights are copied, so that each filter has whole vectors."""
-        return not has_whole_rows(self.spec, lanes(self.dtype))
+        return not has_whole_vectors(self.spec, lanes(self.dtype))
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -48,6 +48,7 @@ WINDOWS = {
     "even taps": ConvSpec(2, 12, 9, 7, 8, 4, 4, stride=(3, 2)),
     "dilated down": ConvSpec(1, 48, 11, 6, 9, 3, 3, padding=2, dilation=(2, 1)),
     "long rows of taps": ConvSpec(1, 16, 3, 24, 5, 2, 19, padding=((0, 0), (9, 9))),
+    "the longest rows of taps": ConvSpec(1, 16, 1, 40, 5, 1, 32, padding=((0, 0), (0, 20))),
     "one tap": ConvSpec(2, 32, 7, 7, 33, 1, 1, stride=2),
     "windows in padding": ConvSpec(1, 16, 2, 2, 4, 3, 3, stride=2, padding=3),
     "many filters": ConvSpec(1, 16, 3, 4, 1100, 1, 1, padding=1),
@@ -247,6 +248,8 @@ def test_windows_are_for_few_images_with_many_weights():
         assert not chosen(replace(few, N=256), op, module)
         assert not chosen(ConvSpec(1, 64, 56, 56, 64, 3, 3, padding=1), op, module)
         assert module.Cut.of(ConvSpec(1, 64, 9, 9, 8, 3, 3, dilation=2), op, FLOAT32, 2) is None
+        assert module.Cut.of(ConvSpec(1, 16, 1, 40, 8, 1, 33), op, FLOAT32, 2) is None
+        assert module.Cut.of(ConvSpec(1, 64, 112, 112, 64, 3, 3), op, FLOAT32, 2) is None
     for other in ((3, 7, 7, 128), (64, 7, 7, 3), (64, 3, 3, 8)):
         assert tiled_windows.Cut.of(ConvSpec(1, *other, 3, 3), "forward", FLOAT32, 2) is None
 
