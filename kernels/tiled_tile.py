@@ -15,7 +15,7 @@ A tile is emitted with one `fma` for each vector of sums, as a function of its o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -90,6 +90,34 @@ def tile(shape: Shape, dtype: np.dtype) -> int:
     return compiled(f"tile_{'_'.join(map(str, map(int, shape)))}_{dtype.name}", emit)
 
 
+def add_products(
+    here: Vectors, shape: Shape, sums: Sequence[ir.Value], s: ir.Value, row_step: ir.Value,
+    vectors: Sequence[ir.Value],
+) -> list[ir.Value]:  # fmt: skip
+    """Emit one term of a tile: the sums, and the products of the numbers at the pointer `s` and vectors."""
+    builder = here.builder
+    added: list[ir.Value] = []
+    for row in range(shape.rows):
+        numbers = _at(builder, s, row_step, row)
+        if len(vectors) == 1:
+            # Each number is read by the multiplication itself, which is one operation to the CPU only if its
+            # address is a register and a constant.
+            numbers = here.opaque(numbers)
+        for col in range(shape.cols):
+            number = builder.load(builder.gep(numbers, [i64(col * shape.apart)]))
+            spread = here.spread(number)
+            place = len(added)
+            added += [here.fma(spread, vector, sums[place + i]) for i, vector in enumerate(vectors)]
+            if 1 < len(vectors) < registers() + 4 - shape.sums:  # and a register is left for a number
+                s, *added[place:] = here.in_step(s, *added[place:])
+                numbers = _at(builder, s, row_step, row)
+    return added
+
+
+def _at(builder: ir.IRBuilder, pointer: ir.Value, step: ir.Value, index: int) -> ir.Value:
+    return pointer if index == 0 else builder.gep(pointer, [builder.mul(step, i64(index))])
+
+
 class _Emitter:
     """Emits one tile into `builder`."""
 
@@ -101,12 +129,12 @@ class _Emitter:
 
     def emit(self, *, s, row_step, v, down_step, table, step, count, out, out_step, out_down, valid,
              start) -> None:  # fmt: skip
-        builder = self.builder
+        builder, shape = self.builder, self.shape
         numbers = self.vectors.real.as_pointer()
         s, v, out, start = (builder.inttoptr(each, numbers) for each in (s, v, out, start))
         table = builder.inttoptr(table, I64.as_pointer())
-        sums = self._lane_beginnings(start) if self.shape.turned else self._beginnings(start)
-        if self.shape.out_apart == 1:
+        sums = self._lane_beginnings(start) if shape.turned else self._beginnings(start)
+        if shape.out_apart == 1:
             # While it computes: an output that is far away takes as long to fetch as a hundred products.
             for target in self._targets(out, out_step, out_down, valid):
                 self.vectors.fetch(target, to_write=True)
@@ -121,13 +149,13 @@ class _Emitter:
         )
         there = builder.mul(there, step)
         vectors = self._vectors(builder.gep(v, [there]), down_step)
-        if self.shape.packs:
+        if shape.packs:
             ahead = builder.add(there, builder.mul(step, i64(_AHEAD)))
             self._pack(vectors, out_down, t, builder.gep(v, [ahead]))
-        if self.shape.asks:
+        if shape.asks:
             wanted = self.vectors.at(out_down, builder.mul(t, down_step))
             self.vectors.fetch(self.vectors.pointer(wanted), to_write=False)
-        added = self._add_products(running, builder.gep(s, [at]), row_step, vectors)
+        added = add_products(self.vectors, shape, running, builder.gep(s, [at]), row_step, vectors)
         # Who knows how often it runs unrolls it, as LLVM does for Zen, and then has too few registers.
         following = self.vectors.opaque(builder.add(t, i64(1)))
         t.add_incoming(following, loop)
@@ -140,7 +168,7 @@ class _Emitter:
             phi = self._phi(first, before)
             phi.add_incoming(last, loop)
             finished.append(phi)
-        if self.shape.turned:
+        if shape.turned:
             self._store_turned(finished, out, out_step, out_down, valid)
         else:
             places = list(self._places(out, out_step, out_down, valid))
@@ -149,7 +177,7 @@ class _Emitter:
 
     def _vectors(self, v, down_step) -> list[ir.Value]:
         return [
-            self.vectors.load(self.builder.gep(self._at(v, down_step, d), [i64(a * self.wide)]))
+            self.vectors.load(self.builder.gep(_at(self.builder, v, down_step, d), [i64(a * self.wide)]))
             for d in range(self.shape.down)
             for a in range(self.shape.along)
         ]
@@ -161,27 +189,6 @@ class _Emitter:
             self.vectors.store(vector, self.vectors.at(place, i64(a * self.wide)))
             # By its last number: what is before, if vectors lie across lines, the panel before has read.
             self.vectors.fetch(self.builder.gep(ahead, [i64((a + 1) * self.wide - 1)]), to_write=False)
-
-    def _add_products(self, sums, s, row_step, vectors) -> list[ir.Value]:
-        builder, shape = self.builder, self.shape
-        added: list[ir.Value] = []
-        for row in range(shape.rows):
-            numbers = self._at(s, row_step, row)
-            if len(vectors) == 1:
-                # Each number is read by the multiplication itself, which is one operation to the CPU only if
-                # its address is a register and a constant.
-                numbers = self.vectors.opaque(numbers)
-            for col in range(shape.cols):
-                number = builder.load(builder.gep(numbers, [i64(col * shape.apart)]))
-                spread = self.vectors.spread(number)
-                place = len(added)
-                added += [
-                    self.vectors.fma(spread, vector, sums[place + i]) for i, vector in enumerate(vectors)
-                ]
-                if 1 < len(vectors) < registers() + 4 - shape.sums:  # and a register is left for a number
-                    s, *added[place:] = self.vectors.in_step(s, *added[place:])
-                    numbers = self._at(s, row_step, row)
-        return added
 
     def _beginnings(self, start) -> list[ir.Value]:
         """What the sums begin at: a number for each row of them, or zero."""
@@ -242,7 +249,7 @@ class _Emitter:
             return
         for lane in range(shape.along * self.wide):
             for r in range(shape.rows):
-                yield self._at(self._at(out, out_step, lane), out_down, r)
+                yield _at(self.builder, _at(self.builder, out, out_step, lane), out_down, r)
 
     def _store_turned(self, sums, out, out_step, out_down, valid) -> None:
         builder, wide, shape = self.builder, self.wide, self.shape
@@ -253,7 +260,7 @@ class _Emitter:
                 there = builder.icmp_signed("<", i64(index), valid)
                 count = builder.select(there, i64(shape.cols), i64(0))
                 for r in range(shape.rows):
-                    place = self._at(self._at(out, out_step, index), out_down, r)
+                    place = _at(self.builder, _at(self.builder, out, out_step, index), out_down, r)
                     self._store(numbers, r * shape.cols, shape.cols, count, place)
 
     def _store(self, value, first: int, most: int, count, place) -> None:
@@ -279,14 +286,13 @@ class _Emitter:
         """For each vector of sums, its pointer into `out` and the count of its valid lanes."""
         builder, shape = self.builder, self.shape
         for i in range(shape.rows * shape.cols):
-            row = self._at(out, out_step, i)
+            row = _at(self.builder, out, out_step, i)
             for d in range(shape.down):
                 for a in range(shape.along):
-                    place = builder.gep(self._at(row, out_down, d), [i64(a * self.wide * shape.out_apart)])
+                    place = builder.gep(
+                        _at(self.builder, row, out_down, d), [i64(a * self.wide * shape.out_apart)]
+                    )
                     yield place, builder.sub(valid, i64(a * self.wide))
-
-    def _at(self, pointer: ir.Value, step: ir.Value, index: int) -> ir.Value:
-        return pointer if index == 0 else self.builder.gep(pointer, [self.builder.mul(step, i64(index))])
 
     def _phi(self, value: ir.Value, block: ir.Block) -> ir.Value:
         phi = self.builder.phi(value.type)

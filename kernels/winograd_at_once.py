@@ -1,53 +1,68 @@
-"""Winograd's products and results at once: sums stay in registers until they are transformed back.
+"""Winograd's products and results at once: no sum is stored but in the first-level cache.
 
-The sums M of all positions, stored and read again, cost as much as the products of some ten channels. Here a
-vector of tiles meets a few filters: the sums of a row of positions are made in registers, and transformed
-across; when all rows are there, they are transformed down. What lies in memory in between, (rows, outputs
-across) vectors for each filter, stays in the first-level cache. Weights lie in the order in which they are
-read, so that each is an operand of its multiplication, at a constant distance from one address.
+The sums M of all positions, stored far away and read again, cost as much as the products of some ten
+channels. Here one or two vectors of tiles meet as many filters as registers hold sums of. One position after
+the other is multiplied, as by the register tiles of `tiled_tile`; a row of positions is transformed across;
+when all rows are there, they are transformed down. U lies in the order in which it is read, (positions,
+slices of channels, filters, channels), and so does V: (positions, channels, tiles).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-from kernels.tiled_tile import registers
+from kernels.tiled_tile import Shape, add_products, registers
 from kernels.tiled_vectors import I64, Vectors, compiled, i64
 from kernels.winograd_tiles import PIECE
 from kernels.winograd_transforms import Tile, chunks, product
 
-SUMMED = 64
-"""Channels whose products are one sum, at most: one sum over all of many would be rounded more."""
+MOST_ALONG = 2
+"""Vectors of tiles that are multiplied at a time: a number is read once for both."""
 
 
-def filters_at_once(tile: Tile) -> int:
-    """Whose sums, of a row of positions, the registers hold."""
-    return max(1, registers() // tile.across.products)
+class Sums(NamedTuple):
+    """What is multiplied at a time."""
+
+    tile: Tile
+    filters: int
+    along: int
+    """Vectors of tiles."""
+    depth: int
+    """Channels of a slice, whose products are one sum."""
+
+    def __str__(self) -> str:
+        return f"{self.tile}_{self.filters}_{self.along}_{self.depth}"
+
+
+def filters_at_once(along: int, filters: int) -> int:
+    """Of so many filters, whose sums the registers hold: about as many each time."""
+    return -(-filters // -(-filters * along // registers()))
 
 
 @lru_cache(maxsize=256)
-def results_of_tiles(tile: Tile, filters: int, apart: int, added: bool, dtype: np.dtype) -> int:
-    """The address of what computes the outputs of a vector of tiles, for some filters; or adds to them.
+def results_of_tiles(sums: Sums, added: bool, dtype: np.dtype) -> int:
+    """The address of what computes the outputs of a few vectors of tiles, for some filters; or adds to them.
 
-    `apart`: from a position to the next in V. Its arguments: the addresses of V (channels, positions, apart)
-    and of weights (rows, channels, filters, columns); the number of channels; the address of the biases; the
-    first filter's address in `out`, from there to the next filter's, and from a row to the next; the address
-    of the pieces, as `cut_vector` makes them; whether outputs are far away. Three are not used.
+    Its arguments: the address of V, from a position to the next there, and from a channel; the address of U;
+    the number of channels; the address of the biases; the first filter's address in `out`, from there to the
+    next filter's, and from a row to the next; the address of the pieces, as `cut_vector` makes them, and from
+    a vector's to the next one's; whether outputs are far away.
     """
+    tile = sums.tile
 
     def emit(
-        builder: ir.IRBuilder, v, u, channels, bias, out, plane, row_step, pieces, far, *_: ir.Value
-    ) -> None:
+        builder: ir.IRBuilder, v, v_step, v_row, u, channels, bias, out, plane, row_step, pieces, pieces_step,
+        far,
+    ) -> None:  # fmt: skip
         here = Vectors(builder, dtype)
         wide = here.wide
-        pieces = builder.inttoptr(pieces, I64.as_pointer())
-        count = builder.load(pieces)
 
         def fetch(row: ir.Value) -> None:
             """Ask for a row of outputs, if there is one: while it computes, and not for all at once."""
@@ -56,18 +71,20 @@ def results_of_tiles(tile: Tile, filters: int, apart: int, added: bool, dtype: n
             )
             with (
                 builder.if_then(wanted),
-                _each_piece(builder, pieces, count) as (at, first, _, cols),
+                cgutils.for_range(builder, i64(sums.along)) as vector,
+                _each_piece(builder, pieces, pieces_step, vector.index) as (at, first, _, cols),
                 cgutils.for_range(builder, chunks(builder, cols, wide)) as chunk,
             ):
                 pixel = builder.add(first, builder.mul(chunk.index, i64(wide)))
                 place = here.at(out, at, pixel, builder.mul(row_step, row))
-                for f in range(filters):
+                for f in range(sums.filters):
                     here.fetch(here.pointer(here.at(place, builder.mul(plane, i64(f)))), to_write=True)
 
-        with _results(here, tile, filters, apart, (v, u, channels, bias), fetch) as (f, found):
+        data = [here.at(v, i64(a * wide)) for a in range(sums.along)]
+        with _results(here, sums, data, v_step, v_row, u, channels, bias, fetch) as (f, a, found):
             to = here.at(out, builder.mul(plane, f))
             lines = [here.alternating(row) for row in found]
-            with _each_piece(builder, pieces, count) as (at, first, rows, cols):
+            with _each_piece(builder, pieces, pieces_step, a) as (at, first, rows, cols):
                 for n in range(tile.across.outputs):
                     begin = builder.sub(i64(n * wide), first)
                     some = builder.and_(
@@ -84,116 +101,137 @@ def results_of_tiles(tile: Tile, filters: int, apart: int, added: bool, dtype: n
                                 value = builder.fadd(value, here.load(place, mask))
                             here.store(value, place, mask)
 
-    return compiled(f"tiles_{tile}_{filters}_{apart}_{added:d}_{dtype.name}", emit)
+    return compiled(f"tiles_{sums}_{added:d}_{dtype.name}", emit)
 
 
 @contextmanager
-def _each_piece(builder: ir.IRBuilder, pieces: ir.Value, count: ir.Value) -> Iterator[list[ir.Value]]:
-    """A loop over the pieces: the numbers of each."""
-    with cgutils.for_range(builder, count) as loop:
+def _each_piece(
+    builder: ir.IRBuilder, pieces: ir.Value, step: ir.Value, vector: ir.Value
+) -> Iterator[list[ir.Value]]:
+    """A loop over the pieces of a vector: the numbers of each."""
+    pieces = builder.inttoptr(pieces, I64.as_pointer())
+    pieces = builder.gep(pieces, [builder.mul(vector, step)])
+    with cgutils.for_range(builder, builder.load(pieces)) as loop:
         row = builder.mul(builder.add(loop.index, i64(1)), i64(PIECE))
         yield [builder.load(builder.gep(pieces, [builder.add(row, i64(i))])) for i in range(PIECE)]
 
 
 @lru_cache(maxsize=256)
-def results_of_images(tile: Tile, filters: int, dtype: np.dtype) -> int:
-    """The same for a tile of a vector of images, whose outputs are vectors, and whose V lies side by side.
+def results_of_images(sums: Sums, dtype: np.dtype) -> int:
+    """The same for tiles side by side, of a vector of images each, whose outputs are vectors.
 
-    Its arguments: those above up to the address of the biases; the address of the first filter's first
-    output, from there to the next filter's, and from a row to the next; how many rows and columns are wanted,
-    if not all; and the address of a vector for the others. Two are not used.
+    Its arguments: the address of V (positions, channels, vector) of the first tile, and from there to the
+    next one's; the address of U; the number of channels; the address of the biases; the address of the first
+    filter's first output, from there to the next filter's, and from a row to the next; how many rows and
+    columns are wanted, if not all; and the address of a vector for the others. One is not used.
     """
 
     def emit(
-        builder: ir.IRBuilder, v, u, channels, bias, out, step, row_step, rows, cols, spare, *_: ir.Value
+        builder: ir.IRBuilder, v, tile_step, u, channels, bias, out, step, row_step, rows, cols, spare, _
     ) -> None:
         here = Vectors(builder, dtype)
-        with _results(here, tile, filters, here.wide, (v, u, channels, bias)) as (f, found):
-            to = here.at(out, builder.mul(step, f))
+        outputs = sums.tile.across.outputs
+        data = [here.at(v, builder.mul(tile_step, i64(a))) for a in range(sums.along)]
+        v_step = builder.mul(channels, i64(here.wide))
+        with _results(here, sums, data, v_step, i64(here.wide), u, channels, bias) as (f, a, found):
+            col = builder.mul(a, i64(outputs))
+            to = here.at(out, builder.mul(step, f), builder.mul(col, i64(here.wide)))
             for p, row in enumerate(found):
                 for q, vector in enumerate(row):
                     wanted = builder.and_(
-                        builder.icmp_signed("<", i64(p), rows), builder.icmp_signed("<", i64(q), cols)
+                        builder.icmp_signed("<", i64(p), rows),
+                        builder.icmp_signed("<", builder.add(col, i64(q)), cols),
                     )
                     place = here.at(to, builder.mul(row_step, i64(p)), i64(q * here.wide))
                     here.store(vector, builder.select(wanted, place, spare))
 
-    return compiled(f"images_{tile}_{filters}_{dtype.name}", emit)
+    return compiled(f"images_{sums}_{dtype.name}", emit)
 
 
 @contextmanager
 def _results(
     here: Vectors,
-    tile: Tile,
-    filters: int,
-    apart: int,
-    given: tuple[ir.Value, ...],
+    sums: Sums,
+    data: Sequence[ir.Value],
+    v_step: ir.Value,
+    v_row: ir.Value,
+    u: ir.Value,
+    channels: ir.Value,
+    bias: ir.Value,
     beside: Callable[[ir.Value], None] = lambda row: None,
-) -> Iterator[tuple[ir.Value, list[list[ir.Value]]]]:
-    """A loop over the filters: the number of each, and its rows of vectors of outputs.
+) -> Iterator[tuple[ir.Value, ir.Value, list[list[ir.Value]]]]:
+    """A loop over filters and vectors: the numbers of each, and its rows of vectors of outputs.
 
-    `beside` emits what else is to be done for each row of positions.
+    `data`: the addresses of V of the vectors. `beside` emits what else is to be done for each row of
+    positions.
     """
-    v, u, channels, bias = given
-    builder = here.builder
+    builder, tile = here.builder, sums.tile
     down, across = (of.result for of in tile.both)
     height, width, outputs = tile.down.products, tile.across.products, tile.across.outputs
-    lines = cgutils.alloca_once(builder, here.vector, filters * outputs * height)
-    lines.align = here.wide * here.size
+    count = sums.filters * sums.along
+    m = _room(here, count * width)
+    lines = _room(here, count * outputs * height)
+    slices = chunks(builder, channels, sums.depth)
 
-    def line(filter: ir.Value, q: int, i: ir.Value) -> ir.Value:
-        column = builder.add(builder.mul(filter, i64(outputs * height)), i64(q * height))
+    def line(n: ir.Value, q: int, i: ir.Value) -> ir.Value:
+        column = builder.add(builder.mul(n, i64(outputs * height)), i64(q * height))
         return builder.gep(lines, [builder.add(column, i)])
 
     with here.rolled(i64(height)) as i:
         beside(i)
-        data = here.at(v, builder.mul(i, i64(width * apart)))
-        weights = here.at(u, builder.mul(builder.mul(i, channels), i64(filters * width)))
-        sums = chunks(builder, channels, SUMMED)
-        with here.rolled(sums) as number:
-            begin, end = (
-                builder.sdiv(builder.mul(builder.add(number, i64(n)), channels), sums) for n in range(2)
-            )
-            row = _sums(here, tile, filters, apart, data, weights, begin, end)
-            for f in range(filters):
-                for q, vector in enumerate(product(here, across, row[f * width : (f + 1) * width])):
-                    place = line(i64(f), q, i)
-                    more = builder.fadd(builder.load(place), vector)
-                    is_first = builder.icmp_signed("==", number, i64(0))
-                    builder.store(builder.select(is_first, vector, more), place)
-    with cgutils.for_range(builder, i64(filters)) as filter:
-        start = here.spread(builder.load(here.pointer(here.at(bias, filter.index), here.real)))
+        with here.rolled(i64(width)) as j, here.rolled(slices) as number:
+            position = builder.add(builder.mul(i, i64(width)), j)
+            begin = builder.mul(number, i64(sums.depth))
+            left = builder.sub(channels, begin)
+            depth = builder.select(builder.icmp_signed("<", left, i64(sums.depth)), left, i64(sums.depth))
+            slice_number = builder.add(builder.mul(position, slices), number)
+            weights = here.at(u, builder.mul(slice_number, i64(sums.filters * sums.depth)))
+            offset = builder.add(builder.mul(position, v_step), builder.mul(begin, v_row))
+            vectors = [here.at(address, offset) for address in data]
+            is_first = builder.icmp_signed("==", number, i64(0))
+            for n, total in enumerate(_sums(here, sums, vectors, v_row, weights, depth)):
+                place = builder.gep(m, [builder.add(j, i64(n * width))])
+                more = builder.fadd(builder.load(place), total)
+                builder.store(builder.select(is_first, total, more), place)
+        with here.rolled(i64(count)) as n:
+            start = builder.mul(n, i64(width))
+            row = [builder.load(builder.gep(m, [builder.add(start, i64(j))])) for j in range(width)]
+            for q, vector in enumerate(product(here, across, row)):
+                builder.store(vector, line(n, q, i))
+    with cgutils.for_range(builder, i64(count)) as loop:
+        filter, vector = (divide(loop.index, i64(sums.along)) for divide in (builder.udiv, builder.urem))
+        start = here.spread(builder.load(here.pointer(here.at(bias, filter), here.real)))
         columns = []
         for q in range(outputs):
-            column = [builder.load(line(filter.index, q, i64(i))) for i in range(height)]
-            columns.append([builder.fadd(vector, start) for vector in product(here, down, column)])
-        yield filter.index, [list(row) for row in zip(*columns, strict=True)]
+            column = [builder.load(line(loop.index, q, i64(i))) for i in range(height)]
+            columns.append([builder.fadd(value, start) for value in product(here, down, column)])
+        yield filter, vector, [list(row) for row in zip(*columns, strict=True)]
+
+
+def _room(here: Vectors, vectors: int) -> ir.Value:
+    """On the stack."""
+    room = cgutils.alloca_once(here.builder, here.vector, vectors)
+    room.align = here.wide * here.size
+    return room
 
 
 def _sums(
     here: Vectors,
-    tile: Tile,
-    filters: int,
-    apart: int,
-    data: ir.Value,
+    sums: Sums,
+    data: Sequence[ir.Value],
+    v_row: ir.Value,
     weights: ir.Value,
-    begin: ir.Value,
-    end: ir.Value,
+    channels: ir.Value,
 ) -> list[ir.Value]:
-    """Products of a row of positions summed over some channels: for each filter, those of all columns."""
-    builder, width = here.builder, tile.across.products
+    """Products of a position summed over some channels: of each filter, those of all vectors."""
+    builder = here.builder
+    shape = Shape(1, sums.filters, 1, sums.along, apart=sums.depth)
     nothing = ir.Constant(here.vector, [0.0] * here.wide)
 
-    def add(number: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
-        c = builder.add(begin, number)
-        vectors = here.at(data, builder.mul(c, i64(tile.positions * apart)))
-        numbers = here.opaque(here.at(weights, builder.mul(c, i64(filters * width))))
-        added = list(sums)
-        for j in range(width):
-            vector = here.load(here.at(vectors, i64(j * apart)))
-            for n in range(j, len(sums), width):
-                weight = builder.load(here.pointer(here.at(numbers, i64(n)), here.real))
-                added[n] = here.fma(here.spread(weight), vector, sums[n])
-        return added
+    def add(c: ir.Value, so_far: list[ir.Value]) -> list[ir.Value]:
+        row = builder.mul(c, v_row)
+        vectors = [here.load(here.at(address, row)) for address in data]
+        numbers = here.pointer(here.opaque(here.at(weights, c)), here.real)
+        return add_products(here, shape, so_far, numbers, i64(0), vectors)
 
-    return here.repeated(builder.sub(end, begin), [nothing] * (filters * width), add)
+    return here.repeated(channels, [nothing] * shape.sums, add)

@@ -18,8 +18,8 @@ from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import room, workspace, zeros
 from kernels.winograd_filters import correlate_filters
 from kernels.winograd_images import correlate_bands
-from kernels.winograd_plan import Plan, plan
-from kernels.winograd_tiles import PIECE, cut_vector, transform_channel, transform_filters
+from kernels.winograd_plan import Plan, plan, weights_size
+from kernels.winograd_tiles import PIECE, cut_vector, place_of_weights, transform_channel, transform_filters
 
 _INTEGERS = np.dtype(np.intp)
 
@@ -33,16 +33,11 @@ def transform_weights(jobs, w, geometry, u):
         panels = (g.filters + g.rows - 1) // g.rows
         group, first = job // panels, job % panels * g.rows
         filters = min(g.rows, g.filters - first)
-        for begin in range(0, g.channels, g.depth):
-            end = min(begin + g.depth, g.channels)
+        of_group = w.ctypes.data + group * g.group_step * size
+        for begin in range(0, g.channels, g.together):
+            end = min(begin + g.together, g.channels)
             panel = u.ctypes.data + place_of_weights(group * g.filters + first, begin, end, g) * size
-            transform_filters(w.dtype.type(0), group, first, filters, begin, end, w.ctypes.data, g, panel)
-
-
-@helper
-def place_of_weights(filter, begin, end, g):
-    """Where in U those of a filter, and the ones behind it, are for a slice of the channels."""
-    return g.positions * (begin * g.groups * g.filters + (end - begin) * filter)
+            transform_filters(w.dtype.type(0), first, filters, begin, end, of_group, g, panel)
 
 
 @Kernel
@@ -80,8 +75,8 @@ def correlate_share(
         for at in range(first, last, g.wide):
             cut_vector(at, min(at + g.wide, last), g, pieces[(at - first) // g.wide])
         for group in range(g.groups):
-            for c in range(0, g.channels, g.depth):
-                beyond = min(c + g.depth, g.channels)
+            for c in range(0, g.channels, g.together):
+                beyond = min(c + g.together, g.channels)
                 for i in range(c, beyond):
                     transform_channel(zero, group * g.channels + i, first, last, source, g, scratch,
                                       v + (i - c) * g.v_row * size)  # fmt: skip
@@ -91,16 +86,19 @@ def correlate_share(
 
 @helper
 def lay_results(zero, group, begin, end, count, u, v, bias, out, g, results, pieces):
-    """The outputs of so many tiles, of a group's filters, from V of a slice of channels; or adds to them."""
+    """The outputs of so many tiles, of a group's filters, from V of some channels; or adds to them."""
     size = size_of(zero)
     plane = g.OH * g.OW
+    vectors = (count + g.wide - 1) // g.wide
     for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
-        address = results[min(g.rows, (group + 1) * g.filters - k), min(begin, 1)]
         weights = u + place_of_weights(k, begin, end, g) * size
-        for n in range((count + g.wide - 1) // g.wide):
-            call_emitted(address, v + n * g.wide * size, weights, end - begin, bias + k * size,
-                         out + k * plane * size, plane, g.OW, pieces[n].ctypes.data, g.ahead,
-                         0, 0, 0)  # fmt: skip
+        for n in range(0, vectors, g.along):
+            address = results[
+                min(g.rows, (group + 1) * g.filters - k), min(g.along, vectors - n), min(begin, 1)
+            ]
+            call_emitted(address, v + n * g.wide * size, g.v_step, g.v_row, weights, end - begin,
+                         bias + k * size, out + k * plane * size, plane, g.OW, pieces[n].ctypes.data,
+                         (g.wide + 1) * PIECE, g.ahead)  # fmt: skip
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
@@ -138,7 +136,7 @@ def _correlate(
         start = zeros(len(bias), w.dtype)
         u = w
         if not g.own:
-            u = workspace("transformed weights", g.groups * g.filters * g.channels * g.positions, w.dtype)
+            u = workspace("transformed weights", weights_size(g, g.groups * g.filters, g.channels), w.dtype)
             transform_weights(w.size * g.positions, g.groups * -(-g.filters // g.rows), w, plan.record, u)
         pieces = room("pieces", (workers, g.vectors, g.wide + 1, PIECE), _INTEGERS)
         correlate_tiles(

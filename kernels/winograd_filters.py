@@ -11,7 +11,7 @@ from numba import prange
 from kernels.jit import Kernel, helper
 from kernels.tiled_copy import size_of
 from kernels.tiled_vectors import call_emitted
-from kernels.winograd_tiles import transform_channel, transform_result
+from kernels.winograd_tiles import transform_channel, transform_result, transform_slice
 
 
 @Kernel
@@ -55,22 +55,10 @@ def correlate_panels(
         filters = min(g.panel, g.filters - k)
         for c in range(0, g.channels, g.depth):
             of_group = w + group * g.group_step * size
-            transform_slice(zero, k, k + filters, c, of_group, g, u + c * g.panel * size)
+            transform_slice(zero, k, k + filters, c, of_group, g, u + c * g.panel * size, g.u_step)
         multiply(zero, filters, last - first, u, v + group * g.channels * g.v_row * size, zeros, g, table,
                  tiles, m)  # fmt: skip
         transform_result(zero, group * g.filters + k, filters, first, last, bias, out, g, m)
-
-
-@helper
-def transform_slice(zero, first, last, c0, w, g, to):
-    """U (positions, filters, depth) of some filters of a group and one slice of channels."""
-    size = size_of(zero)
-    for c in range(c0, min(c0 + g.depth, g.channels), g.wide):
-        for k in range(first, last):
-            place = k * g.filter_step + c * g.channel_step
-            u = to + ((k - first) * g.depth + c - c0) * size
-            call_emitted(g.weights, w + place * size, g.channel_step, g.channels - c, u, g.u_step,
-                         0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @helper

@@ -10,7 +10,7 @@ from __future__ import annotations
 from kernels.jit import helper
 from kernels.tiled_copy import clear, size_of, turn
 from kernels.tiled_vectors import call_emitted
-from kernels.winograd_tiles import transform_filters, turn_rows
+from kernels.winograd_tiles import place_of_weights, transform_filters, turn_rows
 
 
 @helper
@@ -48,7 +48,7 @@ def transform_band(zero, plane, down, count, source, g, turned, v):
               g.W, begin, end, cols, turned + place * g.wide * size, g.pitch, g.H * g.W)  # fmt: skip
     for i in range(count):
         call_emitted(g.data, turned + i * g.step_down * g.pitch * size, g.pitch, g.tiles_across,
-                     v + i * g.tiles_across * g.v_step * size, g.v_step, g.wide,
+                     v + i * g.tiles_across * g.v_tile * size, g.v_tile, g.v_step,
                      0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
@@ -64,17 +64,19 @@ def results_of_band(zero, group, image, down, count, u, v, bias, out, g, results
     rows = min(count * g.outputs_down, g.OH - first)
     for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
         filters = min(g.rows, (group + 1) * g.filters - k)
-        weights = u + k * g.positions * g.channels * size
+        weights = u + place_of_weights(k, 0, g.channels, g) * size
         if g.own:
             weights = v + g.own * size
-            transform_filters(zero, group, k - group * g.filters, filters, 0, g.channels, u, g, weights)
+            transform_filters(zero, k - group * g.filters, filters, 0, g.channels,
+                              u + group * g.group_step * size, g, weights)  # fmt: skip
         for i in range(count):
-            for j in range(g.tiles_across):
-                call_emitted(results[filters, 0], v + (i * g.tiles_across + j) * g.v_step * size, weights,
-                             g.channels, bias + k * size,
-                             made + (i * g.outputs_down * row + j * g.outputs_across * g.wide) * size, step,
-                             row, rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare,
-                             0, 0)  # fmt: skip
+            for j in range(0, g.tiles_across, g.along):
+                call_emitted(results[filters, min(g.along, g.tiles_across - j), 0],
+                             v + (i * g.tiles_across + j) * g.v_tile * size, g.v_tile, weights, g.channels,
+                             bias + k * size,
+                             made + (i * g.outputs_down * row + j * g.outputs_across * g.wide) * size,
+                             step, row, rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare,
+                             0)  # fmt: skip
         for n in range(filters):
             place = (image * g.groups * g.filters + k + n) * g.OH + first
             turn(zero, g.turner, made + n * step * size, rows * g.OW, g.wide, g.wide,

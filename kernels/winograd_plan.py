@@ -28,7 +28,7 @@ from kernels.tiled_copy import turner
 from kernels.tiled_tile import Shape, most_along, registers, tile
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import whole_lines
-from kernels.winograd_at_once import filters_at_once, results_of_images, results_of_tiles
+from kernels.winograd_at_once import MOST_ALONG, Sums, filters_at_once, results_of_images, results_of_tiles
 from kernels.winograd_transforms import (
     Axis,
     DxAxis,
@@ -36,12 +36,12 @@ from kernels.winograd_transforms import (
     data_transform,
     pixels_transform,
     result_transform,
-    weight_rows_transform,
     weight_transform,
 )
 
 DEPTH = 64
-"""Channels that are multiplied at a time: V of four vectors of tiles then stays in the first-level cache."""
+"""Channels whose products are one sum, at most: V of four vectors of tiles then stays in the first-level
+cache, and one sum over all of many would be rounded more."""
 BLOCK_BYTES = 8 << 20
 """Of V that workers share, about: it stays in the last-level cache."""
 PANEL_BYTES = 1 << 19
@@ -115,11 +115,15 @@ class Geometry(NamedTuple):
     """Filters that are multiplied at a time."""
     vectors: int
     """Of tiles that are multiplied, or where workers share out the tiles, transformed at a time, at most."""
+    along: int
+    """Where workers share out the tiles, vectors that are multiplied at a time, at most."""
     depth: int
-    """Channels that are multiplied, or where workers share out the tiles, transformed at a time, at most."""
+    """Channels of a slice, whose products are one sum."""
+    together: int
+    """Where workers share out the tiles, channels that are transformed at a time, at most."""
     v_row: int
     v_step: int
-    """In V, from a channel to the next, and from a position; along images, from a tile."""
+    """In V, from a channel to the next, and from a position."""
     scratch: int
     """Where scratch or turned inputs begin in a worker's part of the workspace, behind V, or U and M."""
     work: int
@@ -128,6 +132,8 @@ class Geometry(NamedTuple):
     """Where vectors lie along images: rows of tiles of each that are transformed at a time, at most."""
     results: int = 0
     """There, where results to be turned begin."""
+    v_tile: int = 0
+    """There, in V, from a tile to the next."""
     own: int = 0
     """There, where a worker has its own U of a few filters at a time; 0 if workers share all of U."""
     block: int = 0
@@ -151,7 +157,7 @@ class Plan(NamedTuple):
     """Then, where the channels of a slice lie in U and V: intp (depth, 2)."""
     tiles: np.ndarray
     """Then, intp (rows + 1, vectors + 1): the address of the register tile for so many filters and vectors;
-    otherwise (rows + 1, 2): of what makes the results of so many filters, and of what adds to them."""
+    otherwise (rows + 1, along + 1, 2): of what makes their results, and of what adds to them."""
 
 
 def tiles_have_strides(spec: ConvSpec) -> bool:
@@ -240,7 +246,8 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
         weights=0, result=0, turner=0, group_step=filters * channels * taps, filter_step=filter_step,
         channel_step=channel_step,
-        rows=0, vectors=0, depth=0, v_row=0, v_step=0, scratch=0, work=0,
+        rows=0, vectors=0, along=0, depth=depth_of(channels, wide), together=channels,
+        v_row=0, v_step=0, scratch=0, work=0,
     )  # fmt: skip
     turned = op == "dx" and not strided  # tiles for a stride turn each phase themselves
     vector_bytes = shape.positions * channels * wide * dtype.itemsize
@@ -261,45 +268,53 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     What one has transformed, another fetches from its cache: that takes longer.
     """
     wide, across = layer.wide, layer.tiles_across
-    rows = min(filters_at_once(shape), layer.filters)
-    v_row = layer.positions * wide
-    v_step = layer.channels * v_row
+    along = min(across, MOST_ALONG)
+    rows = filters_at_once(along, layer.filters)
+    v_step = layer.channels * wide
+    v_tile = layer.positions * v_step
     pitch = (across * layer.step_across + shape.across.overlap) * wide
-    scratch = band * across * v_step
+    scratch = band * across * v_tile
     results = scratch + (band * layer.step_down + layer.beyond) * pitch
     end = results + (rows * band * layer.outputs_down * layer.OW + 1) * wide
+    own_weights = own * whole_lines(weights_size(layer, rows, layer.channels))
     geometry = layer._replace(
-        band=band, rows=rows, depth=layer.channels, v_step=v_step, v_row=v_row, pitch=pitch, scratch=scratch,
-        results=results, own=own * end, work=end + own * whole_lines(rows * layer.channels * layer.positions),
+        band=band, rows=rows, along=along, v_tile=v_tile, v_step=v_step, v_row=wide, pitch=pitch,
+        scratch=scratch, results=results, own=own * end, work=end + own_weights,
         turner=turner(dtype, asks=True), data=pixels_transform(shape, dtype),
-        weights=weight_rows_transform(shape, turned, dtype),
+        weights=weight_transform(shape, turned, dtype),
     )  # fmt: skip
-    addresses = np.zeros((rows + 1, 2), np.intp)
-    for filters in counts_of(layer.filters, rows):
-        addresses[filters, 0] = results_of_images(shape, filters, dtype)
+    addresses = np.zeros((rows + 1, along + 1, 2), np.intp)
+    for vectors in counts_of(across, along):
+        for filters in counts_of(layer.filters, rows):
+            sums = Sums(shape, filters, vectors, geometry.depth)
+            addresses[filters, vectors, 0] = results_of_images(sums, dtype)
     return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
 
 
 def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, far: bool) -> Plan:
     """Workers share out the tiles. `far`: U is."""
-    wide = layer.wide
-    rows = min(filters_at_once(shape), layer.filters)
-    channel_bytes = layer.positions * wide * dtype.itemsize
-    least = most_along() if far else 1
-    parts = -(-least * layer.channels * channel_bytes // OWN_BYTES)
-    depth = layer.channels if parts == 1 else -(-layer.channels // (parts * wide)) * wide
-    vectors = max(1, min(most_along(), OWN_BYTES // (depth * channel_bytes)))
-    v_step = _odd(vectors + 1) * wide  # pieces of rows are stored as whole vectors
-    v_row = layer.positions * v_step
-    scratch = depth * v_row
+    wide, depth, along = layer.wide, layer.depth, MOST_ALONG
+    rows = filters_at_once(along, layer.filters)
+    slice_bytes = layer.positions * depth * wide * dtype.itemsize
+    least = most_along() if far else along
+    slices = -(-layer.channels // depth)
+    parts = -(-slices // max(1, OWN_BYTES // (least * slice_bytes)))
+    together = -(-slices // parts) * depth
+    vectors = max(along, min(most_along(), OWN_BYTES * depth // (together * slice_bytes)))
+    v_row = vectors * wide
+    v_step = apart(together * v_row + wide, dtype)  # pieces of rows are stored as whole vectors
+    scratch = layer.positions * v_step
     geometry = layer._replace(
-        rows=rows, vectors=vectors, depth=depth, v_step=v_step, v_row=v_row, scratch=scratch,
-        work=scratch + shape.down.products * layer.pitch, weights=weight_rows_transform(shape, turned, dtype),
+        rows=rows, along=along, vectors=vectors, together=together, v_step=v_step, v_row=v_row,
+        scratch=scratch, work=scratch + shape.down.products * layer.pitch,
+        weights=weight_transform(shape, turned, dtype),
     )  # fmt: skip
-    addresses = np.zeros((rows + 1, 2), np.intp)
+    addresses = np.zeros((rows + 1, along + 1, 2), np.intp)
     for filters in counts_of(layer.filters, rows):
-        for added in range(min(parts, 2)):
-            addresses[filters, added] = results_of_tiles(shape, filters, v_step, bool(added), dtype)
+        for number in range(1, along + 1):
+            for added in range(min(parts, 2)):
+                sums = Sums(shape, filters, number, depth)
+                addresses[filters, number, added] = results_of_tiles(sums, bool(added), dtype)
     return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
 
 
@@ -308,8 +323,7 @@ def _by_filters(
 ) -> Plan:
     """Workers share out the filters."""
     wide, channels, filters, positions = layer.wide, layer.channels, layer.filters, layer.positions
-    slices = -(-channels // DEPTH)
-    depth = -(-channels // (slices * wide)) * wide
+    depth = layer.depth
     slices = -(-channels // depth)
     filter_bytes = positions * channels * dtype.itemsize
     blocks = -(-tiles * layer.groups * filter_bytes // BLOCK_BYTES)
@@ -323,7 +337,7 @@ def _by_filters(
     m = positions * u_step
     scratch = m + positions * m_step
     geometry = layer._replace(
-        rows=rows, panel=panel, vectors=vectors, block=block, depth=depth, u_step=u_step, v_row=v_row,
+        rows=rows, panel=panel, vectors=vectors, block=block, u_step=u_step, v_row=v_row,
         v_step=apart(layer.groups * channels * v_row, dtype), m_step=m_step, m=m, scratch=scratch,
         work=scratch + shape.down.products * layer.pitch, weights=weight_transform(shape, turned, dtype),
         result=result_transform(shape, dtype),
@@ -351,13 +365,19 @@ def band_of(images: int, down: int, across: int, wide: int, vector_bytes: int, t
     return band if longest * threads <= allowed * images * down else 0
 
 
-def _odd(vectors: int) -> int:
-    """So many, or one more: an even step would leave half of the places of the caches empty, or more."""
-    return vectors | 1
+def depth_of(channels: int, wide: int) -> int:
+    """Channels of a slice: whole vectors, `DEPTH` at most, and about as many in each."""
+    slices = -(-channels // DEPTH)
+    return -(-channels // (slices * wide)) * wide
+
+
+def weights_size(g: Geometry, filters: int, channels: int) -> int:
+    """Of U of some filters: all slices of the channels take the same place."""
+    return g.positions * filters * -(-channels // g.depth) * g.depth
 
 
 def counts_of(filters: int, rows: int) -> set[int]:
-    """How many filters are multiplied at a time."""
+    """How many are multiplied at a time, if `rows` at most."""
     return {rows, filters % rows} - {0}
 
 

@@ -52,16 +52,31 @@ def transform_channel(zero, c, first, last, source, g, scratch, v):
 
 
 @helper
-def transform_filters(zero, group, first, filters, begin, end, w, g, u):
-    """U of some filters and channels, in the order in which they are read."""
+def place_of_weights(filter, begin, end, g):
+    """Where in U those of a filter, and the ones behind it, are for some channels."""
+    depth = (end - begin + g.depth - 1) // g.depth * g.depth
+    return g.positions * (begin * g.groups * g.filters + depth * filter)
+
+
+@helper
+def transform_filters(zero, first, filters, begin, end, w, g, u):
+    """U (positions, slices, filters, depth) of some filters of a group, and some channels."""
+    slices = (end - begin + g.depth - 1) // g.depth
+    for c in range(begin, end, g.depth):
+        transform_slice(zero, first, first + filters, c, w, g, u + (c - begin) * filters * size_of(zero),
+                        slices * filters * g.depth)  # fmt: skip
+
+
+@helper
+def transform_slice(zero, first, last, c0, w, g, to, u_step):
+    """U (filters, depth) of some filters of a group, a slice of channels; each position `u_step` further."""
     size = size_of(zero)
-    row = filters * g.width
-    for k in range(filters):
-        of_filter = w + (group * g.group_step + (first + k) * g.filter_step) * size
-        for c in range(begin, end, g.wide):
-            call_emitted(g.weights, of_filter + c * g.channel_step * size, g.channel_step, end - c,
-                         u + ((c - begin) * row + k * g.width) * size, (end - begin) * row, row,
-                         0, 0, 0, 0, 0, 0)  # fmt: skip
+    for c in range(c0, min(c0 + g.depth, g.channels), g.wide):
+        for k in range(first, last):
+            place = k * g.filter_step + c * g.channel_step
+            u = to + ((k - first) * g.depth + c - c0) * size
+            call_emitted(g.weights, w + place * size, g.channel_step, g.channels - c, u, u_step,
+                         0, 0, 0, 0, 0, 0, 0)  # fmt: skip
 
 
 @helper

@@ -424,28 +424,6 @@ def weight_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
     return compiled(f"weights_{tile}_{turned:d}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=256)
-def weight_rows_transform(tile: Tile, turned: bool, dtype: np.dtype) -> int:
-    """The same, stored row of positions by row, and in a row channel by channel.
-
-    Its arguments: the address of the first channel, how far it is from there to the next, how many there are,
-    the address of U[0, 0] of the first, from there to the next row, and to the next channel, in elements. Six
-    are not used.
-    """
-    width = tile.across.products
-
-    def emit(
-        builder: ir.IRBuilder, w, channel_step, channels, u, row_step, column_step, *_: ir.Value
-    ) -> None:
-        here = Vectors(builder, dtype)
-        found = _transformed_weights(here, tile, turned, w, channel_step, channels)
-        for i in range(tile.down.products):
-            row = here.at(u, builder.mul(row_step, i64(i)))
-            _store_by_lanes(here, found[i * width : (i + 1) * width], channels, row, column_step)
-
-    return compiled(f"weight_rows_{tile}_{turned:d}_{dtype.name}", emit)
-
-
 def _transformed_weights(
     vectors: Vectors, tile: Tile, turned: bool, w: ir.Value, channel_step: ir.Value, channels: ir.Value
 ) -> list[ir.Value]:
