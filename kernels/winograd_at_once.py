@@ -41,9 +41,10 @@ class Sums(NamedTuple):
         return f"{self.tile}_{self.filters}_{self.along}_{self.depth}"
 
 
-def filters_at_once(along: int, filters: int) -> int:
-    """Of so many filters, whose sums the registers hold: about as many each time."""
-    return -(-filters // -(-filters * along // registers()))
+def filters_at_once(along: int, filters: int, shares: int = 1) -> int:
+    """Of so many filters, whose sums the registers hold: about as many each time, and so for some shares."""
+    times = -(-filters * along // (registers() * shares)) * shares
+    return -(-filters // times)
 
 
 @lru_cache(maxsize=256)
@@ -81,7 +82,9 @@ def results_of_tiles(sums: Sums, added: bool, dtype: np.dtype) -> int:
                     here.fetch(here.pointer(here.at(place, builder.mul(plane, i64(f)))), to_write=True)
 
         data = [here.at(v, i64(a * wide)) for a in range(sums.along)]
-        with _results(here, sums, data, v_step, v_row, u, channels, bias, fetch) as (f, a, found):
+        v_slice = builder.add(builder.mul(v_row, i64(sums.depth)), i64(wide))
+        v_steps = v_step, v_slice, v_row
+        with _results(here, sums, data, v_steps, u, channels, bias, fetch) as (f, a, found):
             to = here.at(out, builder.mul(plane, f))
             lines = [here.alternating(row) for row in found]
             with _each_piece(builder, pieces, pieces_step, a) as (at, first, rows, cols):
@@ -132,8 +135,8 @@ def results_of_images(sums: Sums, dtype: np.dtype) -> int:
         here = Vectors(builder, dtype)
         outputs = sums.tile.across.outputs
         data = [here.at(v, builder.mul(tile_step, i64(a))) for a in range(sums.along)]
-        v_step = builder.mul(channels, i64(here.wide))
-        with _results(here, sums, data, v_step, i64(here.wide), u, channels, bias) as (f, a, found):
+        v_steps = builder.mul(channels, i64(here.wide)), i64(sums.depth * here.wide), i64(here.wide)
+        with _results(here, sums, data, v_steps, u, channels, bias) as (f, a, found):
             col = builder.mul(a, i64(outputs))
             to = here.at(out, builder.mul(step, f), builder.mul(col, i64(here.wide)))
             for p, row in enumerate(found):
@@ -153,8 +156,7 @@ def _results(
     here: Vectors,
     sums: Sums,
     data: Sequence[ir.Value],
-    v_step: ir.Value,
-    v_row: ir.Value,
+    v_steps: tuple[ir.Value, ir.Value, ir.Value],
     u: ir.Value,
     channels: ir.Value,
     bias: ir.Value,
@@ -162,9 +164,10 @@ def _results(
 ) -> Iterator[tuple[ir.Value, ir.Value, list[list[ir.Value]]]]:
     """A loop over filters and vectors: the numbers of each, and its rows of vectors of outputs.
 
-    `data`: the addresses of V of the vectors. `beside` emits what else is to be done for each row of
-    positions.
+    `data`: the addresses of V of the vectors; `v_steps`: from a position to the next there, from a slice, and
+    from a channel. `beside` emits what else is to be done for each row of positions.
     """
+    v_step, v_slice, v_row = v_steps
     builder, tile = here.builder, sums.tile
     down, across = (of.result for of in tile.both)
     height, width, outputs = tile.down.products, tile.across.products, tile.across.outputs
@@ -181,12 +184,11 @@ def _results(
         beside(i)
         with here.rolled(i64(width)) as j, here.rolled(slices) as number:
             position = builder.add(builder.mul(i, i64(width)), j)
-            begin = builder.mul(number, i64(sums.depth))
-            left = builder.sub(channels, begin)
+            left = builder.sub(channels, builder.mul(number, i64(sums.depth)))
             depth = builder.select(builder.icmp_signed("<", left, i64(sums.depth)), left, i64(sums.depth))
             slice_number = builder.add(builder.mul(position, slices), number)
             weights = here.at(u, builder.mul(slice_number, i64(sums.filters * sums.depth)))
-            offset = builder.add(builder.mul(position, v_step), builder.mul(begin, v_row))
+            offset = builder.add(builder.mul(position, v_step), builder.mul(number, v_slice))
             vectors = [here.at(address, offset) for address in data]
             is_first = builder.icmp_signed("==", number, i64(0))
             for n, total in enumerate(_sums(here, sums, vectors, v_row, weights, depth)):

@@ -14,12 +14,19 @@ from kernels.spec import ConvSpec
 from kernels.threads import active
 from kernels.tiled_copy import size_of
 from kernels.tiled_tile import WORTH_A_LAUNCH
-from kernels.tiled_vectors import call_emitted
 from kernels.tiled_work import room, workspace, zeros
 from kernels.winograd_filters import correlate_filters
 from kernels.winograd_images import correlate_bands
 from kernels.winograd_plan import Plan, plan, weights_size
-from kernels.winograd_tiles import PIECE, cut_vector, place_of_weights, transform_channel, transform_filters
+from kernels.winograd_tiles import (
+    PIECE,
+    cut_vector,
+    lay_results,
+    place_of_channel,
+    size_of_weights,
+    transform_channel,
+    transform_filters,
+)
 
 _INTEGERS = np.dtype(np.intp)
 
@@ -36,7 +43,9 @@ def transform_weights(jobs, w, geometry, u):
         of_group = w.ctypes.data + group * g.group_step * size
         for begin in range(0, g.channels, g.together):
             end = min(begin + g.together, g.channels)
-            panel = u.ctypes.data + place_of_weights(group * g.filters + first, begin, end, g) * size
+            place = size_of_weights(g.groups * g.filters, 0, begin, g)
+            place += size_of_weights(group * g.filters + first, begin, end, g)
+            panel = u.ctypes.data + place * size
             transform_filters(w.dtype.type(0), first, filters, begin, end, of_group, g, panel)
 
 
@@ -79,26 +88,12 @@ def correlate_share(
                 beyond = min(c + g.together, g.channels)
                 for i in range(c, beyond):
                     transform_channel(zero, group * g.channels + i, first, last, source, g, scratch,
-                                      v + (i - c) * g.v_row * size)  # fmt: skip
-                lay_results(zero, group, c, beyond, last - first, u, v, bias if c == 0 else zeros, out,
-                                 g, results, pieces)  # fmt: skip
-
-
-@helper
-def lay_results(zero, group, begin, end, count, u, v, bias, out, g, results, pieces):
-    """The outputs of so many tiles, of a group's filters, from V of some channels; or adds to them."""
-    size = size_of(zero)
-    plane = g.OH * g.OW
-    vectors = (count + g.wide - 1) // g.wide
-    for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
-        weights = u + place_of_weights(k, begin, end, g) * size
-        for n in range(0, vectors, g.along):
-            address = results[
-                min(g.rows, (group + 1) * g.filters - k), min(g.along, vectors - n), min(begin, 1)
-            ]
-            call_emitted(address, v + n * g.wide * size, g.v_step, g.v_row, weights, end - begin,
-                         bias + k * size, out + k * plane * size, plane, g.OW, pieces[n].ctypes.data,
-                         (g.wide + 1) * PIECE, g.ahead)  # fmt: skip
+                                      v + place_of_channel(i - c, g) * size)  # fmt: skip
+                place = size_of_weights(g.groups * g.filters, 0, c, g)
+                place += size_of_weights(group * g.filters, c, beyond, g)
+                lay_results(zero, group * g.filters, (group + 1) * g.filters, c, beyond, last - first,
+                            u + place * size, v, bias if c == 0 else zeros, out, g, results,
+                            pieces)  # fmt: skip
 
 
 def conv_forward(spec: ConvSpec, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
@@ -126,19 +121,19 @@ def _correlate(
     source, w, y = source.reshape(-1), w.reshape(-1), out.reshape(-1)
     work = workspace("work", workers * g.work, w.dtype)
     cost = flops // WORTH_A_LAUNCH
+    start = zeros(len(bias), w.dtype)
     if plan.by_filters:
-        start = zeros(g.rows, w.dtype)
-        v = workspace("transformed data", g.positions * g.v_step, w.dtype)
+        v = workspace("transformed data", g.block // (g.along * g.wide) * g.v_tile, w.dtype)
+        pieces = room("pieces", (g.block // g.wide, g.wide + 1, PIECE), _INTEGERS)
         correlate_filters(
-            cost, workers, images, source, w, bias, start, y, plan.record, plan.table, plan.tiles, v, work
+            cost, workers, images, source, w, bias, start, y, plan.record, plan.results, pieces, v, work
         )
     else:
-        start = zeros(len(bias), w.dtype)
         u = w
         if not g.own:
             u = workspace("transformed weights", weights_size(g, g.groups * g.filters, g.channels), w.dtype)
             transform_weights(w.size * g.positions, g.groups * -(-g.filters // g.rows), w, plan.record, u)
         pieces = room("pieces", (workers, g.vectors, g.wide + 1, PIECE), _INTEGERS)
         correlate_tiles(
-            cost, workers, images, source, u, bias, start, y, plan.record, plan.tiles, pieces, work
+            cost, workers, images, source, u, bias, start, y, plan.record, plan.results, pieces, work
         )

@@ -1,7 +1,7 @@
 """The `winograd` backend's forward and dx where workers share out the filters: few tiles, or more filters.
 
-V of a large block of tiles is made by all workers. Each then takes a panel of filters at a time, whose U and
-M stay close: one position after the other is multiplied, by register tiles of `tiled_tile`.
+V of a large block of tiles is made by all workers. Each then takes a panel of filters at a time, whose U
+stays close, and meets all tiles with it, a few vectors at a time.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from numba import prange
 
 from kernels.jit import Kernel, helper
 from kernels.tiled_copy import size_of
-from kernels.tiled_vectors import call_emitted
-from kernels.winograd_tiles import transform_channel, transform_result, transform_slice
+from kernels.winograd_tiles import (
+    cut_vector,
+    lay_results,
+    place_of_channel,
+    size_of_weights,
+    transform_channel,
+    transform_filters,
+)
 
 
 @Kernel
-def correlate_filters(workers, images, source, w, bias, zeros, out, geometry, table, tiles, v, work):
+def correlate_filters(workers, images, source, w, bias, zeros, out, geometry, results, pieces, v, work):
     """out = source correlated with w, plus bias."""
     g = geometry[0]
     total = images * g.tiles_down * g.tiles_across
@@ -23,60 +29,56 @@ def correlate_filters(workers, images, source, w, bias, zeros, out, geometry, ta
         last = min(first + g.block, total)
         for worker in prange(workers):
             transform_share(work.dtype.type(0), worker, workers, first, last, source.ctypes.data, geometry[0],
-                            v.ctypes.data, work.ctypes.data)  # fmt: skip
+                            pieces, v.ctypes.data, work.ctypes.data)  # fmt: skip
         for worker in prange(workers):
-            correlate_panels(work.dtype.type(0), worker, workers, first, last, w.ctypes.data,
-                             bias.ctypes.data, zeros.ctypes.data, out.ctypes.data, geometry[0],
-                             table.ctypes.data, tiles, v.ctypes.data, work.ctypes.data)  # fmt: skip
+            correlate_panels(work.dtype.type(0), worker, workers, last - first, w.ctypes.data,
+                             bias.ctypes.data, zeros.ctypes.data, out.ctypes.data, geometry[0], results,
+                             pieces, v.ctypes.data, work.ctypes.data)  # fmt: skip
 
 
 @helper
-def transform_share(zero, worker, workers, first, last, source, g, v, work):
-    """V of the tiles from `first` to `last`, of a share of the channels."""
+def transform_share(zero, worker, workers, first, last, source, g, pieces, v, work):
+    """V of the tiles from `first` to `last`, of a share of the slices of channels; and where some go."""
     size = size_of(zero)
     scratch = work + (worker * g.work + g.scratch) * size
-    channels = g.groups * g.channels
-    for c in range(worker * channels // workers, (worker + 1) * channels // workers):
-        transform_channel(zero, c, first, last, source, g, scratch, v + c * g.v_row * size)
+    vectors = (last - first + g.wide - 1) // g.wide
+    for n in range(worker * vectors // workers, (worker + 1) * vectors // workers):
+        at = first + n * g.wide
+        cut_vector(at, min(at + g.wide, last), g, pieces[n])
+    together = g.along * g.wide
+    slices = (g.channels + g.depth - 1) // g.depth
+    jobs = g.groups * slices
+    for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
+        group, begin = job // slices, job % slices * g.depth
+        of_group = v + group * g.positions * g.v_step * size
+        for at in range(first, last, together):
+            of_tiles = of_group + (at - first) // together * g.v_tile * size
+            for c in range(begin, min(begin + g.depth, g.channels)):
+                transform_channel(zero, group * g.channels + c, at, min(at + together, last), source, g,
+                                  scratch, of_tiles + place_of_channel(c, g) * size)  # fmt: skip
 
 
 @helper
-def correlate_panels(
-    zero, worker, workers, first, last, w, bias, zeros, out, g, table, tiles, v, work
-):  # fmt: skip
-    """Outputs of the tiles from `first` to `last`, of a share of the filters."""
+def correlate_panels(zero, worker, workers, tiles, w, bias, zeros, out, g, results, pieces, v, u):
+    """Outputs of the block's tiles, of a share of the filters."""
     size = size_of(zero)
-    u = work + worker * g.work * size
-    m = u + g.m * size
+    u += worker * g.work * size
+    together = g.along * g.wide
     panels = (g.filters + g.panel - 1) // g.panel
     jobs = g.groups * panels
     for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
-        group, k = job // panels, job % panels * g.panel
-        filters = min(g.panel, g.filters - k)
-        for c in range(0, g.channels, g.depth):
-            of_group = w + group * g.group_step * size
-            transform_slice(zero, k, k + filters, c, of_group, g, u + c * g.panel * size, g.u_step)
-        multiply(zero, filters, last - first, u, v + group * g.channels * g.v_row * size, zeros, g, table,
-                 tiles, m)  # fmt: skip
-        transform_result(zero, group * g.filters + k, filters, first, last, bias, out, g, m)
-
-
-@helper
-def multiply(zero, filters, count, u, v, zeros, g, table, tiles, m):
-    """M = U V of some filters and tiles, position by position and slice by slice."""
-    size = size_of(zero)
-    vectors = (count + g.wide - 1) // g.wide
-    blocks = (vectors + g.vectors - 1) // g.vectors
-    for position in range(g.positions):
-        for block in range(blocks):
-            first = block * vectors // blocks
-            along = (block + 1) * vectors // blocks - first
-            for c in range(0, g.channels, g.depth):
-                depth = min(g.depth, g.channels - c)
-                of = v + (position * g.v_step + c * g.v_row + first * g.wide) * size
-                start = zeros if c == 0 else 0
-                for k in range(0, filters, g.rows):
-                    s = u + (position * g.u_step + c * g.panel + k * g.depth) * size
-                    to = m + (position * g.m_step + k * g.v_row + first * g.wide) * size
-                    call_emitted(tiles[min(g.rows, filters - k), along], s, g.depth, of, 0,
-                                 table, 1, depth, to, g.v_row, 0, along * g.wide, start)  # fmt: skip
+        group, first = job // panels, job % panels * g.panel
+        beyond = min(first + g.panel, g.filters)
+        weights = w + group * g.group_step * size
+        filter = group * g.filters + first
+        for begin in range(0, g.channels, g.together):
+            end = min(begin + g.together, g.channels)
+            for k in range(first, beyond, g.rows):
+                transform_filters(zero, k, min(g.rows, beyond - k), begin, end, weights, g,
+                                  u + size_of_weights(k - first, begin, end, g) * size)  # fmt: skip
+            data = v + (group * g.positions * g.v_step + place_of_channel(begin, g)) * size
+            start = bias if begin == 0 else zeros
+            for at in range(0, tiles, together):
+                lay_results(zero, filter, filter + beyond - first, begin, end, min(together, tiles - at), u,
+                            data + at // together * g.v_tile * size, start, out, g, results,
+                            pieces[at // g.wide :])  # fmt: skip

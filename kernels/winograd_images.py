@@ -10,7 +10,7 @@ from __future__ import annotations
 from kernels.jit import helper
 from kernels.tiled_copy import clear, size_of, turn
 from kernels.tiled_vectors import call_emitted
-from kernels.winograd_tiles import place_of_weights, transform_filters, turn_rows
+from kernels.winograd_tiles import size_of_weights, transform_filters, turn_rows
 
 
 @helper
@@ -64,7 +64,7 @@ def results_of_band(zero, group, image, down, count, u, v, bias, out, g, results
     rows = min(count * g.outputs_down, g.OH - first)
     for k in range(group * g.filters, (group + 1) * g.filters, g.rows):
         filters = min(g.rows, (group + 1) * g.filters - k)
-        weights = u + place_of_weights(k, 0, g.channels, g) * size
+        weights = u + size_of_weights(k, 0, g.channels, g) * size
         if g.own:
             weights = v + g.own * size
             transform_filters(zero, k - group * g.filters, filters, 0, g.channels,

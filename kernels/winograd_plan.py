@@ -35,7 +35,6 @@ from kernels.winograd_transforms import (
     Tile,
     data_transform,
     pixels_transform,
-    result_transform,
     weight_transform,
 )
 
@@ -64,7 +63,6 @@ LONGEST = 7
 MOST_ACROSS = 4
 """The same across, where sums of a row of its products stay in registers."""
 AnyAxis = TypeVar("AnyAxis", Axis, DxAxis)
-_NO_TABLE = readonly(np.zeros((0, 2), np.intp))
 
 
 class Geometry(NamedTuple):
@@ -93,8 +91,7 @@ class Geometry(NamedTuple):
     beyond: int
     """Rows of inputs that a tile shares with the next."""
     positions: int
-    width: int
-    """Products of a tile, and of a row of it."""
+    """Products of a tile."""
     tiles_down: int
     tiles_across: int
     """Of an image."""
@@ -104,7 +101,6 @@ class Geometry(NamedTuple):
     """Of the rows of scratch that a transform needs, or of turned inputs."""
     data: int
     weights: int
-    result: int
     turner: int
     """Addresses of the transforms."""
     group_step: int
@@ -139,11 +135,6 @@ class Geometry(NamedTuple):
     block: int = 0
     panel: int = 0
     """Where workers share out the filters: tiles, and filters, that are transformed at a time, at most."""
-    u_step: int = 0
-    m_step: int = 0
-    """There, from a position to the next in U and M."""
-    m: int = 0
-    """There, where M begins in a worker's part of the workspace."""
 
 
 class Plan(NamedTuple):
@@ -153,11 +144,9 @@ class Plan(NamedTuple):
     by_filters: bool
     """Whether workers share out the filters, not the tiles or images."""
     record: np.ndarray
-    table: np.ndarray
-    """Then, where the channels of a slice lie in U and V: intp (depth, 2)."""
-    tiles: np.ndarray
-    """Then, intp (rows + 1, vectors + 1): the address of the register tile for so many filters and vectors;
-    otherwise (rows + 1, along + 1, 2): of what makes their results, and of what adds to them."""
+    results: np.ndarray
+    """intp (rows + 1, along + 1, 2): the addresses of what makes results of so many filters and vectors, and
+    of what adds to them."""
 
 
 def tiles_have_strides(spec: ConvSpec) -> bool:
@@ -242,9 +231,9 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
         OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0,
         outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step,
         step_across=shape.across.step, beyond=shape.down.overlap, positions=shape.positions,
-        width=shape.across.products, tiles_down=down,
+        tiles_down=down,
         tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
-        weights=0, result=0, turner=0, group_step=filters * channels * taps, filter_step=filter_step,
+        weights=0, turner=0, group_step=filters * channels * taps, filter_step=filter_step,
         channel_step=channel_step,
         rows=0, vectors=0, along=0, depth=depth_of(channels, wide), together=channels,
         v_row=0, v_step=0, scratch=0, work=0,
@@ -288,7 +277,7 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
         for filters in counts_of(layer.filters, rows):
             sums = Sums(shape, filters, vectors, geometry.depth)
             addresses[filters, vectors, 0] = results_of_images(sums, dtype)
-    return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
+    return Plan(geometry, False, records([geometry]), readonly(addresses))
 
 
 def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, far: bool) -> Plan:
@@ -302,20 +291,14 @@ def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, far: 
     together = -(-slices // parts) * depth
     vectors = max(along, min(most_along(), OWN_BYTES * depth // (together * slice_bytes)))
     v_row = vectors * wide
-    v_step = apart(together * v_row + wide, dtype)  # pieces of rows are stored as whole vectors
+    v_step = apart(together // depth * (depth * v_row + wide), dtype)
     scratch = layer.positions * v_step
     geometry = layer._replace(
         rows=rows, along=along, vectors=vectors, together=together, v_step=v_step, v_row=v_row,
         scratch=scratch, work=scratch + shape.down.products * layer.pitch,
         weights=weight_transform(shape, turned, dtype),
     )  # fmt: skip
-    addresses = np.zeros((rows + 1, along + 1, 2), np.intp)
-    for filters in counts_of(layer.filters, rows):
-        for number in range(1, along + 1):
-            for added in range(min(parts, 2)):
-                sums = Sums(shape, filters, number, depth)
-                addresses[filters, number, added] = results_of_tiles(sums, bool(added), dtype)
-    return Plan(geometry, False, records([geometry]), _NO_TABLE, readonly(addresses))
+    return Plan(geometry, False, records([geometry]), _results(geometry, shape, parts > 1, dtype))
 
 
 def _by_filters(
@@ -323,28 +306,39 @@ def _by_filters(
 ) -> Plan:
     """Workers share out the filters."""
     wide, channels, filters, positions = layer.wide, layer.channels, layer.filters, layer.positions
-    depth = layer.depth
+    depth = depth_of(channels, wide, threads)
     slices = -(-channels // depth)
-    filter_bytes = positions * channels * dtype.itemsize
-    blocks = -(-tiles * layer.groups * filter_bytes // BLOCK_BYTES)
-    block = -(-tiles // (blocks * wide)) * wide
-    v_row = block + wide  # several workers store whole vectors at once
-    vectors = min(most_along(), block // wide)
-    rows = rows_of(vectors, filters)
-    panel = panel_of(filters, rows, PANEL_BYTES // filter_bytes, threads)
-    u_step = apart(panel * slices * depth, dtype)
-    m_step = apart(panel * v_row, dtype)
-    m = positions * u_step
-    scratch = m + positions * m_step
+    along = min(MOST_ALONG, -(-tiles // wide))
+    rows = filters_at_once(along, filters, threads)
+    slice_bytes = positions * depth * dtype.itemsize
+    parts = -(-slices // max(1, PANEL_BYTES // (rows * slice_bytes)))
+    together = -(-slices // parts)
+    most = max(1, PANEL_BYTES // (rows * together * slice_bytes))
+    panels = -(-filters // (rows * most * threads)) * threads
+    panel = -(-filters // (panels * rows)) * rows
+    v_row = along * wide
+    v_step = apart(slices * (depth * v_row + wide), dtype)
+    v_tile = layer.groups * positions * v_step
+    blocks = -(-tiles // v_row * v_tile * dtype.itemsize // BLOCK_BYTES)
+    block = -(-tiles // (blocks * v_row)) * v_row
+    scratch = positions * panel * together * depth
     geometry = layer._replace(
-        rows=rows, panel=panel, vectors=vectors, block=block, u_step=u_step, v_row=v_row,
-        v_step=apart(layer.groups * channels * v_row, dtype), m_step=m_step, m=m, scratch=scratch,
-        work=scratch + shape.down.products * layer.pitch, weights=weight_transform(shape, turned, dtype),
-        result=result_transform(shape, dtype),
+        rows=rows, along=along, panel=panel, block=block, depth=depth, together=together * depth, v_row=v_row,
+        v_step=v_step, v_tile=v_tile, scratch=scratch, work=scratch + shape.down.products * layer.pitch,
+        weights=weight_transform(shape, turned, dtype),
     )  # fmt: skip
-    table = np.outer(np.arange(depth), [1, v_row])
-    addresses = tile_addresses(rows, vectors, counts_of(filters, rows), dtype)
-    return Plan(geometry, True, records([geometry]), readonly(table), addresses)
+    return Plan(geometry, True, records([geometry]), _results(geometry, shape, parts > 1, dtype))
+
+
+def _results(g: Geometry, shape: Tile, added: bool, dtype: np.dtype) -> np.ndarray:
+    """The addresses of what makes results of tiles, as in `Plan.results`; if `added`, of what adds, too."""
+    addresses = np.zeros((g.rows + 1, g.along + 1, 2), np.intp)
+    for filters in counts_of(g.filters, g.rows):
+        for along in range(1, g.along + 1):
+            for adds in range(1 + added):
+                sums = Sums(shape, filters, along, g.depth)
+                addresses[filters, along, adds] = results_of_tiles(sums, bool(adds), dtype)
+    return readonly(addresses)
 
 
 def band_of(images: int, down: int, across: int, wide: int, vector_bytes: int, threads: int) -> int:
@@ -365,9 +359,9 @@ def band_of(images: int, down: int, across: int, wide: int, vector_bytes: int, t
     return band if longest * threads <= allowed * images * down else 0
 
 
-def depth_of(channels: int, wide: int) -> int:
-    """Channels of a slice: whole vectors, `DEPTH` at most, and about as many in each."""
-    slices = -(-channels // DEPTH)
+def depth_of(channels: int, wide: int, shares: int = 1) -> int:
+    """Channels of a slice: whole vectors, `DEPTH` at most, about as many in each; slices for some shares."""
+    slices = -(-channels // (DEPTH * shares)) * shares
     return -(-channels // (slices * wide)) * wide
 
 

@@ -52,10 +52,15 @@ def transform_channel(zero, c, first, last, source, g, scratch, v):
 
 
 @helper
-def place_of_weights(filter, begin, end, g):
-    """Where in U those of a filter, and the ones behind it, are for some channels."""
-    depth = (end - begin + g.depth - 1) // g.depth * g.depth
-    return g.positions * (begin * g.groups * g.filters + depth * filter)
+def place_of_channel(channel, g):
+    """Where in V it is. Behind each slice is room for a vector: what goes beyond the tiles."""
+    return channel * g.v_row + channel // g.depth * g.wide
+
+
+@helper
+def size_of_weights(filters, begin, end, g):
+    """Of U of some filters and channels: all slices of the channels take the same place."""
+    return g.positions * filters * ((end - begin + g.depth - 1) // g.depth * g.depth)
 
 
 @helper
@@ -80,21 +85,18 @@ def transform_slice(zero, first, last, c0, w, g, to, u_step):
 
 
 @helper
-def transform_result(zero, first_filter, filters, first, last, bias, out, g, m):
-    """The outputs of the tiles from `first` to `last`, of some filters."""
+def lay_results(zero, filter, beyond, begin, end, count, u, v, bias, out, g, results, pieces):
+    """The outputs of so many tiles, of some filters of a group, from V of some channels; or adds to them."""
     size = size_of(zero)
-    for k in range(filters):
-        filter = first_filter + k
-        at = first
-        while at < last:
-            image, down, across, count = piece_at(at, last, g.tiles_down, g.tiles_across)
-            row, col = down * g.outputs_down, across * g.outputs_across
-            place = ((image * g.groups * g.filters + filter) * g.OH + row) * g.OW + col
-            call_emitted(g.result, m + (k * g.v_row + at - first) * size, g.m_step,
-                      out + place * size, g.OW, min(g.outputs_down, g.OH - row),
-                      min(count * g.outputs_across, g.OW - col), bias + filter * size,
-                      g.ahead, 0, 0, 0, 0)  # fmt: skip
-            at += count
+    plane = g.OH * g.OW
+    vectors = (count + g.wide - 1) // g.wide
+    for k in range(filter, beyond, g.rows):
+        weights = u + size_of_weights(k - filter, begin, end, g) * size
+        for n in range(0, vectors, g.along):
+            address = results[min(g.rows, beyond - k), min(g.along, vectors - n), min(begin, 1)]
+            call_emitted(address, v + n * g.wide * size, g.v_step, g.v_row, weights, end - begin,
+                         bias + k * size, out + k * plane * size, plane, g.OW, pieces[n].ctypes.data,
+                         (g.wide + 1) * PIECE, g.ahead)  # fmt: skip
 
 
 @helper

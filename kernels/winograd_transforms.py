@@ -487,42 +487,6 @@ def weight_gradient_transform(tile: Tile, dtype: np.dtype) -> int:
     return compiled(f"weight_gradient_{tile}_{dtype.name}", emit)
 
 
-@lru_cache(maxsize=256)
-def result_transform(tile: Tile, dtype: np.dtype) -> int:
-    """The address of what transforms tiles side by side of one filter back: y = A^T M A, plus the bias.
-
-    Its arguments: the address of M[0, 0], how far it is from there to the next (i, j), the address of the
-    first output, from a row of outputs to the next, how many rows and columns are wanted, the address of the
-    bias, and how far it is to outputs that are asked for. All in elements. Four are not used.
-    """
-    outputs = tile.across.outputs
-    down, across = (of.result for of in tile.both)
-
-    def emit(builder: ir.IRBuilder, m, m_step, out, out_step, rows, cols, bias, ahead, *_: ir.Value) -> None:
-        here = Vectors(builder, dtype)
-        wide, pixels = here.wide, outputs * here.wide
-        number = builder.load(builder.inttoptr(bias, here.real.as_pointer()))
-        start = here.spread(number)
-        with cgutils.for_range(builder, chunks(builder, cols, pixels)) as chunk:
-            at = here.at(m, builder.mul(chunk.index, i64(wide)))
-            square = [here.load(here.at(at, builder.mul(m_step, i64(n)))) for n in range(tile.positions)]
-            found = _both_ways(here, down, across, square)
-            first = builder.mul(chunk.index, i64(pixels))
-            for i in range(tile.down.outputs):
-                wanted = builder.select(
-                    builder.icmp_signed("<", i64(i), rows), builder.sub(cols, first), i64(0)
-                )
-                to = builder.add(first, builder.mul(out_step, i64(i)))
-                row = [builder.fadd(value, start) for value in found[i * outputs : (i + 1) * outputs]]
-                for n, vector in enumerate(here.alternating(row)):
-                    mask = here.below(builder.sub(wanted, i64(n * wide)))
-                    place = here.at(out, to, i64(n * wide))
-                    here.fetch(here.pointer(here.at(place, ahead)), to_write=True)
-                    here.store(vector, place, mask)
-
-    return compiled(f"result_{tile}_{dtype.name}", emit)
-
-
 def pixels_transform(tile: Tile, dtype: np.dtype) -> int:
     """The address of what transforms tiles side by side whose pixels are vectors, of images or of channels.
 
