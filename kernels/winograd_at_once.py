@@ -123,19 +123,19 @@ def _each_piece(
 def results_of_images(sums: Sums, dtype: np.dtype) -> int:
     """The same for tiles side by side, of a vector of images each, whose outputs are vectors.
 
-    Its arguments: the address of V (positions, channels, vector) of the first tile, and from there to the
-    next one's; the address of U; the number of channels; the address of the biases; the address of the first
-    filter's first output, from there to the next filter's, and from a row to the next; how many rows and
-    columns are wanted, if not all; and the address of a vector for the others. One is not used.
+    Its arguments: the address of V (positions, channels, vector) of the first tile, from there to the next
+    one's, and from a position to the next; the address of U; the number of channels; the address of the
+    biases; the address of the first filter's first output, from there to the next filter's, and from a row
+    to the next; how many rows and columns are wanted, if not all; and the address of a vector for the others.
     """
 
     def emit(
-        builder: ir.IRBuilder, v, tile_step, u, channels, bias, out, step, row_step, rows, cols, spare, _
+        builder: ir.IRBuilder, v, tile_step, v_step, u, channels, bias, out, step, row_step, rows, cols, spare
     ) -> None:
         here = Vectors(builder, dtype)
         outputs = sums.tile.across.outputs
         data = [here.at(v, builder.mul(tile_step, i64(a))) for a in range(sums.along)]
-        v_steps = builder.mul(channels, i64(here.wide)), i64(sums.depth * here.wide), i64(here.wide)
+        v_steps = v_step, i64(sums.depth * here.wide), i64(here.wide)
         with _results(here, sums, data, v_steps, u, channels, bias) as (f, a, found):
             col = builder.mul(a, i64(outputs))
             to = here.at(out, builder.mul(step, f), builder.mul(col, i64(here.wide)))

@@ -9,6 +9,7 @@ where V and E of all would not stay close; a few filters follow others where dU 
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -18,9 +19,9 @@ from kernels.arrays import readonly, records
 from kernels.axis import Pair
 from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
-from kernels.tiled_tile import most_along
+from kernels.tiled_tile import Shape, most_along, registers, tile
 from kernels.tiled_vectors import lanes
-from kernels.winograd_plan import LONGEST, apart, counts_of, rows_of, tile_addresses, tile_for
+from kernels.winograd_plan import LONGEST, apart, counts_of, tile_for
 from kernels.winograd_transforms import gradient_transform, pixels_transform, weight_gradient_transform
 
 DEPTH = 64
@@ -151,7 +152,7 @@ def plan(spec: ConvSpec, dtype: np.dtype) -> Plan:
     numbers, du_row = (channels, k_row) if along_filters else (panel, c_row)
     strips = -(-du_row // (most_along() * wide))
     vectors = -(-du_row // (strips * wide))
-    rows = rows_of(vectors, numbers)
+    rows = _rows(vectors, numbers)
     sums = max(side.rows * side.pitch for side in (data, gradient))
     geometry = Geometry(
         groups=spec.groups, positions=shape.positions, tiles_down=down, tiles_across=across, block=block,
@@ -164,7 +165,7 @@ def plan(spec: ConvSpec, dtype: np.dtype) -> Plan:
     counts = counts_of(numbers, rows) | counts_of(filters % panel, rows)
     return Plan(
         geometry, data, gradient, records([geometry]), records([data, gradient]), readonly(table),
-        tile_addresses(rows, vectors, counts, dtype, side_by_side=True),
+        _tiles(rows, vectors, counts, dtype),
     )  # fmt: skip
 
 
@@ -184,3 +185,17 @@ def _side(
         left=before[1], step_down=steps[0], step_across=steps[1], rows=reads[0], beyond=beyond, piece=piece,
         pitch=(piece * steps[1] + beyond) * wide, transform=0, row=0, step=0,
     )  # fmt: skip
+
+
+def _rows(vectors: int, numbers: int) -> int:
+    """Numbers of a register tile of so many vectors."""
+    return min(registers() // 12 * 12 // vectors, 12, numbers)
+
+
+def _tiles(rows: int, vectors: int, counts: Set[int], dtype: np.dtype) -> np.ndarray:
+    """The compiled register tiles, as in `Plan.tiles`: of so many numbers, side by side, `rows` at most."""
+    addresses = np.zeros((rows + 1, vectors + 1), np.intp)
+    for numbers in counts:
+        for along in range(1, vectors + 1):
+            addresses[numbers, along] = tile(Shape(1, numbers, 1, along), dtype)
+    return readonly(addresses)

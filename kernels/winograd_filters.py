@@ -14,7 +14,6 @@ from kernels.winograd_tiles import (
     cut_vector,
     lay_results,
     place_of_channel,
-    size_of_weights,
     transform_channel,
     transform_filters,
 )
@@ -64,21 +63,18 @@ def correlate_panels(zero, worker, workers, tiles, w, bias, zeros, out, g, resul
     size = size_of(zero)
     u += worker * g.work * size
     together = g.along * g.wide
-    panels = (g.filters + g.panel - 1) // g.panel
+    panels = (g.filters + g.rows - 1) // g.rows
     jobs = g.groups * panels
     for job in range(worker * jobs // workers, (worker + 1) * jobs // workers):
-        group, first = job // panels, job % panels * g.panel
-        beyond = min(first + g.panel, g.filters)
-        weights = w + group * g.group_step * size
+        group, first = job // panels, job % panels * g.rows
+        filters = min(g.rows, g.filters - first)
         filter = group * g.filters + first
         for begin in range(0, g.channels, g.together):
             end = min(begin + g.together, g.channels)
-            for k in range(first, beyond, g.rows):
-                transform_filters(zero, k, min(g.rows, beyond - k), begin, end, weights, g,
-                                  u + size_of_weights(k - first, begin, end, g) * size)  # fmt: skip
+            transform_filters(zero, first, filters, begin, end, w + group * g.group_step * size, g, u)
             data = v + (group * g.positions * g.v_step + place_of_channel(begin, g)) * size
             start = bias if begin == 0 else zeros
             for at in range(0, tiles, together):
-                lay_results(zero, filter, filter + beyond - first, begin, end, min(together, tiles - at), u,
+                lay_results(zero, filter, filter + filters, begin, end, min(together, tiles - at), u,
                             data + at // together * g.v_tile * size, start, out, g, results,
                             pieces[at // g.wide :])  # fmt: skip

@@ -71,12 +71,11 @@ def results_of_band(zero, group, image, down, count, u, v, bias, out, g, results
                               u + group * g.group_step * size, g, weights)  # fmt: skip
         for i in range(count):
             for j in range(0, g.tiles_across, g.along):
+                place = i * g.outputs_down * row + j * g.outputs_across * g.wide
                 call_emitted(results[filters, min(g.along, g.tiles_across - j), 0],
-                             v + (i * g.tiles_across + j) * g.v_tile * size, g.v_tile, weights, g.channels,
-                             bias + k * size,
-                             made + (i * g.outputs_down * row + j * g.outputs_across * g.wide) * size,
-                             step, row, rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare,
-                             0)  # fmt: skip
+                             v + (i * g.tiles_across + j) * g.v_tile * size, g.v_tile, g.v_step, weights,
+                             g.channels, bias + k * size, made + place * size, step, row,
+                             rows - i * g.outputs_down, g.OW - j * g.outputs_across, spare)  # fmt: skip
         for n in range(filters):
             place = (image * g.groups * g.filters + k + n) * g.OH + first
             turn(zero, g.turner, made + n * step * size, rows * g.OW, g.wide, g.wide,

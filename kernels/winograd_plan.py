@@ -5,16 +5,16 @@ Weights are transformed, U (positions, filters, channels); what the tiles of out
 M is transformed back. Tiles are numbered through all images, row by row. Vectors lie along tiles, or where
 planes are small, and so rows of tiles short, along images (`winograd_images`).
 
-Where there are more tiles than filters, all of U is made first, and workers share out the tiles. Each takes a
-block of them at a time, whose V stays close; M never leaves the registers (`winograd_at_once`). Where there
-are more filters, or not enough tiles for all, V of a large block is made by all workers, and they share out
-the filters: each takes a panel of them at a time, whose U and M stay close (`winograd_filters`). So the
-larger of U and V is never in memory as a whole.
+Where U is small, all of it is made first, and workers share out the tiles: each takes a few vectors of them
+at a time, whose V stays close. Where U is large, or there are not enough tiles for all, V of a large block is
+made by all workers, and they share out the filters: each takes a few of them at a time, whose U stays close
+(`winograd_filters`). So the larger of U and V is never in memory as a whole, and M is never in memory at all
+(`winograd_at_once`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
@@ -25,7 +25,7 @@ from kernels.axis import Pair
 from kernels.registry import Op
 from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
-from kernels.tiled_tile import Shape, most_along, registers, tile
+from kernels.tiled_tile import most_along
 from kernels.tiled_vectors import lanes
 from kernels.tiled_work import whole_lines
 from kernels.winograd_at_once import MOST_ALONG, Sums, filters_at_once, results_of_images, results_of_tiles
@@ -39,18 +39,23 @@ from kernels.winograd_transforms import (
 )
 
 DEPTH = 64
-"""Channels whose products are one sum, at most: V of four vectors of tiles then stays in the first-level
-cache, and one sum over all of many would be rounded more."""
-BLOCK_BYTES = 8 << 20
+"""Channels whose products are one sum, at most: one sum over all of many would be rounded more."""
+BLOCK_BYTES = 6 << 20
 """Of V that workers share, about: it stays in the last-level cache."""
+MOST_BLOCK_BYTES = 16 << 20
+"""The same where it would be of less than `BLOCK_TILES`."""
+BLOCK_TILES = 200
+"""With so many tiles, weights are worth their transform, which is made for each block."""
 PANEL_BYTES = 1 << 19
-"""Of U of a panel of filters, about: it stays in the second-level cache."""
+"""Of U of some filters, and of as many channels as fit: it stays in the second-level cache."""
 OWN_BYTES = 5 << 17
 """Of V that is a worker's own, at most: it stays in the second-level cache."""
 BAND_BYTES = 1 << 18
 """The same where vectors lie along images, about: turned images, and results, stay there, too."""
-FAR_BYTES = 12 << 20
-"""Of U, at most, that is close enough to be read for each vector of tiles; of more, for several."""
+ROW_BYTES = 5 << 18
+"""There, of V of a row of tiles, at most; twice as much where U is close."""
+FAR_BYTES = 5 << 20
+"""Of U, at most, that is close enough to be read for a few vectors of tiles at a time."""
 PAGE_BYTES = 4096
 CLOSE_BYTES = 4 << 20
 """Of outputs: so many stay in the caches from one call to the next, more or less."""
@@ -133,8 +138,7 @@ class Geometry(NamedTuple):
     own: int = 0
     """There, where a worker has its own U of a few filters at a time; 0 if workers share all of U."""
     block: int = 0
-    panel: int = 0
-    """Where workers share out the filters: tiles, and filters, that are transformed at a time, at most."""
+    """Where workers share out the filters: tiles that are transformed at a time, at most."""
 
 
 class Plan(NamedTuple):
@@ -242,13 +246,14 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     vector_bytes = shape.positions * channels * wide * dtype.itemsize
     weight_bytes = shape.positions * filters * channels * spec.groups * dtype.itemsize
     far = weight_bytes > FAR_BYTES
-    band = 0 if far and filters > 2 * tiles else band_of(spec.N, down, across, wide, vector_bytes, threads)
-    if band:
+    fits = vector_bytes * across <= (ROW_BYTES if far else 2 * ROW_BYTES)
+    band = band_of(spec.N, down, across, wide, vector_bytes, threads)
+    if band and fits and not (far and filters > 2 * tiles):
         jobs = -(-spec.N // wide) * -(-down // band)
         return _by_images(layer, shape, turned, dtype, band, own=jobs <= threads)
-    if tiles < max(filters // 2, threads * most_along() * wide):
+    if far or tiles < max(filters // 2, threads * most_along() * wide):
         return _by_filters(layer, shape, turned, dtype, tiles, threads)
-    return _by_tiles(layer, shape, turned, dtype, far)
+    return _by_tiles(layer, shape, turned, dtype)
 
 
 def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band: int, own: bool) -> Plan:
@@ -259,7 +264,7 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     wide, across = layer.wide, layer.tiles_across
     along = min(across, MOST_ALONG)
     rows = filters_at_once(along, layer.filters)
-    v_step = layer.channels * wide
+    v_step = (layer.channels | 1) * wide  # even steps would leave half of the places of the caches empty
     v_tile = layer.positions * v_step
     pitch = (across * layer.step_across + shape.across.overlap) * wide
     scratch = band * across * v_tile
@@ -280,14 +285,13 @@ def _by_images(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, band
     return Plan(geometry, False, records([geometry]), readonly(addresses))
 
 
-def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype, far: bool) -> Plan:
-    """Workers share out the tiles. `far`: U is."""
+def _by_tiles(layer: Geometry, shape: Tile, turned: bool, dtype: np.dtype) -> Plan:
+    """Workers share out the tiles."""
     wide, depth, along = layer.wide, layer.depth, MOST_ALONG
     rows = filters_at_once(along, layer.filters)
     slice_bytes = layer.positions * depth * wide * dtype.itemsize
-    least = most_along() if far else along
     slices = -(-layer.channels // depth)
-    parts = -(-slices // max(1, OWN_BYTES // (least * slice_bytes)))
+    parts = -(-slices // max(1, OWN_BYTES // (along * slice_bytes)))
     together = -(-slices // parts) * depth
     vectors = max(along, min(most_along(), OWN_BYTES * depth // (together * slice_bytes)))
     v_row = vectors * wide
@@ -313,17 +317,16 @@ def _by_filters(
     slice_bytes = positions * depth * dtype.itemsize
     parts = -(-slices // max(1, PANEL_BYTES // (rows * slice_bytes)))
     together = -(-slices // parts)
-    most = max(1, PANEL_BYTES // (rows * together * slice_bytes))
-    panels = -(-filters // (rows * most * threads)) * threads
-    panel = -(-filters // (panels * rows)) * rows
     v_row = along * wide
     v_step = apart(slices * (depth * v_row + wide), dtype)
     v_tile = layer.groups * positions * v_step
-    blocks = -(-tiles // v_row * v_tile * dtype.itemsize // BLOCK_BYTES)
+    tile_bytes = v_tile * dtype.itemsize // v_row
+    most = max(BLOCK_BYTES // tile_bytes, min(MOST_BLOCK_BYTES // tile_bytes, BLOCK_TILES))
+    blocks = -(-tiles // max(most, 1))
     block = -(-tiles // (blocks * v_row)) * v_row
-    scratch = positions * panel * together * depth
+    scratch = positions * rows * together * depth
     geometry = layer._replace(
-        rows=rows, along=along, panel=panel, block=block, depth=depth, together=together * depth, v_row=v_row,
+        rows=rows, along=along, block=block, depth=depth, together=together * depth, v_row=v_row,
         v_step=v_step, v_tile=v_tile, scratch=scratch, work=scratch + shape.down.products * layer.pitch,
         weights=weight_transform(shape, turned, dtype),
     )  # fmt: skip
@@ -344,10 +347,9 @@ def _results(g: Geometry, shape: Tile, added: bool, dtype: np.dtype) -> np.ndarr
 def band_of(images: int, down: int, across: int, wide: int, vector_bytes: int, threads: int) -> int:
     """Rows of tiles of a block whose vectors lie along images; 0 where that does not pay.
 
-    It does where rows of tiles would leave more than half of a vector empty, and images, and threads, hardly,
-    and V of a row of tiles, of `vector_bytes` each, stays close.
+    It does where rows of tiles would leave more than half of a vector empty, and images, and threads, hardly.
     """
-    if images < wide or across * 2 >= wide or vector_bytes * across > OWN_BYTES:
+    if images < wide or across * 2 >= wide:
         return 0
     fitting = max(1, BAND_BYTES // (vector_bytes * across))
     blocks = -(-images // wide)
@@ -375,26 +377,6 @@ def counts_of(filters: int, rows: int) -> set[int]:
     return {rows, filters % rows} - {0}
 
 
-def rows_of(vectors: int, filters: int) -> int:
-    """Filters of a register tile of so many vectors."""
-    return min(registers() // 12 * 12 // vectors, 12, filters)
-
-
-def tile_addresses(
-    rows: int, vectors: int, counts: Set[int], dtype: np.dtype, side_by_side: bool = False
-) -> np.ndarray:
-    """The compiled register tiles of so many numbers, `rows` at most, as in `Plan.tiles`.
-
-    Numbers of a term lie in rows, or `side_by_side`.
-    """
-    addresses = np.zeros((rows + 1, vectors + 1), np.intp)
-    for numbers in counts:
-        lying = (1, numbers) if side_by_side else (numbers, 1)
-        for along in range(1, vectors + 1):
-            addresses[numbers, along] = tile(Shape(*lying, 1, along), dtype)
-    return readonly(addresses)
-
-
 def apart(count: int, dtype: np.dtype) -> int:
     """The step from one position to the next, of `count` numbers each: an odd number of pages and a vector.
 
@@ -403,9 +385,3 @@ def apart(count: int, dtype: np.dtype) -> int:
     """
     pages = count * dtype.itemsize // PAGE_BYTES + 1 | 1
     return pages * PAGE_BYTES // dtype.itemsize + lanes(dtype)
-
-
-def panel_of(filters: int, rows: int, fitting: int, threads: int) -> int:
-    """Filters of a panel, about `fitting`: of whole tiles of `rows`, as many panels for each worker."""
-    panels = -(-filters // (max(fitting, 12) * threads)) * threads
-    return min(-(-filters // (panels * rows)) * rows, filters)
