@@ -40,14 +40,10 @@ from kernels.winograd_transforms import (
 
 DEPTH = 64
 """Channels whose products are one sum, at most: one sum over all of many would be rounded more."""
-BLOCK_BYTES = 6 << 20
+BLOCK_BYTES = 8 << 20
 """Of V that workers share, about: it stays in the last-level cache."""
-MOST_BLOCK_BYTES = 16 << 20
-"""The same where it would be of less than `BLOCK_TILES`."""
-BLOCK_TILES = 200
-"""With so many tiles, weights are worth their transform, which is made for each block."""
-PANEL_BYTES = 1 << 19
-"""Of U of some filters, and of as many channels as fit: it stays in the second-level cache."""
+PANEL_BYTES = 3 << 17
+"""Of U of some filters, and as many channels, about: it stays in the second-level cache."""
 OWN_BYTES = 5 << 17
 """Of V that is a worker's own, at most: it stays in the second-level cache."""
 BAND_BYTES = 1 << 18
@@ -315,14 +311,12 @@ def _by_filters(
     along = min(MOST_ALONG, -(-tiles // wide))
     rows = filters_at_once(along, filters, threads)
     slice_bytes = positions * depth * dtype.itemsize
-    parts = -(-slices // max(1, PANEL_BYTES // (rows * slice_bytes)))
+    parts = max(1, round(slices * rows * slice_bytes / PANEL_BYTES))
     together = -(-slices // parts)
     v_row = along * wide
-    v_step = apart(slices * (depth * v_row + wide), dtype)
+    v_step = apart(together * (depth * v_row + wide), dtype)
     v_tile = layer.groups * positions * v_step
-    tile_bytes = v_tile * dtype.itemsize // v_row
-    most = max(BLOCK_BYTES // tile_bytes, min(MOST_BLOCK_BYTES // tile_bytes, BLOCK_TILES))
-    blocks = -(-tiles // max(most, 1))
+    blocks = -(-tiles // v_row * v_tile * dtype.itemsize // BLOCK_BYTES)
     block = -(-tiles // (blocks * v_row)) * v_row
     scratch = positions * rows * together * depth
     geometry = layer._replace(
