@@ -62,7 +62,7 @@ rows of tiles would fill less than a quarter of a vector."""
 LONGEST = 7
 """Outputs of a phase of a tile along an axis, at a stride, at most."""
 MOST_ACROSS = 4
-"""The same across, where sums of a row of its products stay in registers."""
+"""The same across: transforms of more hold more vectors than there are registers."""
 AnyAxis = TypeVar("AnyAxis", Axis, DxAxis)
 
 
