@@ -17,6 +17,7 @@ from typing import Any
 import numba
 
 from kernels import fork
+from kernels.sources import digest
 
 # Sums may be reordered and fused, but NaN and infinity keep their meaning: max pooling propagates them.
 _FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -45,11 +46,10 @@ class Kernel:
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.__doc__ = function.__doc__
-        self.serial = _compile(function)
         # Numba's cache tells functions apart by qualified name, not by options: the twin needs its own.
         twin = FunctionType(function.__code__, function.__globals__, function.__name__)
         twin.__qualname__ = f"{function.__qualname__}_parallel"
-        self.parallel = _compile(twin, parallel=True)
+        self.serial, self.parallel = _compile(function), _compile(twin, parallel=True)
 
     def __call__(self, work: int, *arguments: Any) -> None:
         """Run on `arguments`; `work` is the number of operations to expect."""
@@ -65,6 +65,7 @@ class Kernel:
 
 def _compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     options = {"fastmath": _FASTMATH, **_OPTIONS, **options}
+    function.__qualname__ += f"_{digest(function.__module__)}"  # by which Numba's cache finds it again
     try:
         compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to write a cache: an install that is read-only, and no home

@@ -7,9 +7,6 @@ compiled again.
 
 from __future__ import annotations
 
-import inspect
-import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,6 +19,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from kernels.sources import digest
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 _ARGUMENTS = 12
@@ -59,8 +58,8 @@ def lanes(dtype: np.dtype) -> int:
 def compiled(name: str, emit: Callable[..., None]) -> int:
     """The address of a function of twelve intp, emitted by `emit(builder, *arguments)`.
 
-    `name` must tell it from all others of its module: by that, and by what the sources of that module and of
-    this one hold, Numba's cache finds it again.
+    `name` must tell it from all others of its module: by that, and by what the sources say, Numba's cache
+    finds it again.
     """
 
     @intrinsic
@@ -72,7 +71,7 @@ def compiled(name: str, emit: Callable[..., None]) -> int:
         return _SIGNATURE, codegen
 
     function = FunctionType(_call.__code__, {"emitted": emitted, "__name__": __name__}, _call.__name__)
-    function.__qualname__ = f"{name}_{vector_bits()}_{_digest(emit.__module__)}_{_digest(__name__)}"
+    function.__qualname__ = f"{name}_{vector_bits()}_{digest(emit.__module__)}"
     try:
         found = numba.cfunc(_SIGNATURE, cache=True)(function)
     except RuntimeError:  # nowhere to write a cache
@@ -87,16 +86,6 @@ _kept: list[Any] = []
 
 def _call(a, b, c, d, e, f, g, h, i, j, k, l):  # noqa: E741
     emitted(a, b, c, d, e, f, g, h, i, j, k, l)  # type: ignore[name-defined]  # noqa: F821
-
-
-@lru_cache(maxsize=16)
-def _digest(module: str) -> str:
-    """Of a module's source: Numba itself looks only at the file that `_call` is in."""
-    try:
-        source = inspect.getsource(sys.modules[module])
-    except OSError:  # installed without sources, which then do not change
-        source = ""
-    return f"{zlib.crc32(source.encode()):08x}"
 
 
 @intrinsic
