@@ -65,21 +65,24 @@ def results_of_tiles(sums: Sums, added: bool, dtype: np.dtype) -> int:
         here = Vectors(builder, dtype)
         wide = here.wide
 
-        def fetch(row: ir.Value) -> None:
-            """Ask for a row of outputs, if there is one: while it computes, and not for all at once."""
-            wanted = builder.and_(
-                builder.icmp_signed("<", row, i64(tile.down.outputs)), builder.icmp_signed("!=", far, i64(0))
+        def fetch(position: ir.Value) -> None:
+            """Ask for a share of the outputs' rows: while it computes, and never for many at once."""
+            count = sums.filters * tile.down.outputs
+            begin, end = (
+                builder.udiv(builder.mul(builder.add(position, i64(n)), i64(count)), i64(tile.positions))
+                for n in range(2)
             )
             with (
-                builder.if_then(wanted),
+                builder.if_then(builder.icmp_signed("!=", far, i64(0))),
+                cgutils.for_range_slice(builder, begin, end, i64(1)) as (number, _),
                 cgutils.for_range(builder, i64(sums.along)) as vector,
                 _each_piece(builder, pieces, pieces_step, vector.index) as (at, first, _, cols),
                 cgutils.for_range(builder, chunks(builder, cols, wide)) as chunk,
             ):
+                f, row = builder.urem(number, i64(sums.filters)), builder.udiv(number, i64(sums.filters))
                 pixel = builder.add(first, builder.mul(chunk.index, i64(wide)))
-                place = here.at(out, at, pixel, builder.mul(row_step, row))
-                for f in range(sums.filters):
-                    here.fetch(here.pointer(here.at(place, builder.mul(plane, i64(f)))), to_write=True)
+                place = here.at(out, at, pixel, builder.mul(row_step, row), builder.mul(plane, f))
+                here.fetch(here.pointer(place), to_write=True)
 
         data = [here.at(v, i64(a * wide)) for a in range(sums.along)]
         v_slice = builder.add(builder.mul(v_row, i64(sums.depth)), i64(wide))
@@ -160,12 +163,12 @@ def _results(
     u: ir.Value,
     channels: ir.Value,
     bias: ir.Value,
-    beside: Callable[[ir.Value], None] = lambda row: None,
+    beside: Callable[[ir.Value], None] = lambda position: None,
 ) -> Iterator[tuple[ir.Value, ir.Value, list[list[ir.Value]]]]:
     """A loop over filters and vectors: the numbers of each, and its rows of vectors of outputs.
 
     `data`: the addresses of V of the vectors; `v_steps`: from a position to the next there, from a slice, and
-    from a channel. `beside` emits what else is to be done for each row of positions.
+    from a channel. `beside` emits what else is to be done for each position.
     """
     v_step, v_slice, v_row = v_steps
     builder, tile = here.builder, sums.tile
@@ -181,20 +184,21 @@ def _results(
         return builder.gep(lines, [builder.add(column, i)])
 
     with here.rolled(i64(height)) as i:
-        beside(i)
-        with here.rolled(i64(width)) as j, here.rolled(slices) as number:
+        with here.rolled(i64(width)) as j:
             position = builder.add(builder.mul(i, i64(width)), j)
-            left = builder.sub(channels, builder.mul(number, i64(sums.depth)))
-            depth = builder.select(builder.icmp_signed("<", left, i64(sums.depth)), left, i64(sums.depth))
-            slice_number = builder.add(builder.mul(position, slices), number)
-            weights = here.at(u, builder.mul(slice_number, i64(sums.filters * sums.depth)))
-            offset = builder.add(builder.mul(position, v_step), builder.mul(number, v_slice))
-            vectors = [here.at(address, offset) for address in data]
-            is_first = builder.icmp_signed("==", number, i64(0))
-            for n, total in enumerate(_sums(here, sums, vectors, v_row, weights, depth)):
-                place = builder.gep(m, [builder.add(j, i64(n * width))])
-                more = builder.fadd(builder.load(place), total)
-                builder.store(builder.select(is_first, total, more), place)
+            beside(position)
+            with here.rolled(slices) as number:
+                left = builder.sub(channels, builder.mul(number, i64(sums.depth)))
+                depth = builder.select(builder.icmp_signed("<", left, i64(sums.depth)), left, i64(sums.depth))
+                slice_number = builder.add(builder.mul(position, slices), number)
+                weights = here.at(u, builder.mul(slice_number, i64(sums.filters * sums.depth)))
+                offset = builder.add(builder.mul(position, v_step), builder.mul(number, v_slice))
+                vectors = [here.at(address, offset) for address in data]
+                is_first = builder.icmp_signed("==", number, i64(0))
+                for n, total in enumerate(_sums(here, sums, vectors, v_row, weights, depth)):
+                    place = builder.gep(m, [builder.add(j, i64(n * width))])
+                    more = builder.fadd(builder.load(place), total)
+                    builder.store(builder.select(is_first, total, more), place)
         with here.rolled(i64(count)) as n:
             start = builder.mul(n, i64(width))
             row = [builder.load(builder.gep(m, [builder.add(start, i64(j))])) for j in range(width)]
