@@ -21,6 +21,7 @@ import numpy as np
 
 from kernels.tiled_pack import Panels
 from kernels.tiled_tile import Shape, registers
+from kernels.tiled_vectors import multiplications_a_cycle
 
 
 class Laid(NamedTuple):
@@ -150,17 +151,23 @@ def _pixels_of_a_tile(
 
 
 def _cost(block: int, width: int, vectors: int, rows: int, cols: int, together: int) -> float:
-    """What a tap takes, in multiplications: these, or the loads, and what is round them.
+    """What a tap takes: its tiles."""
+    tiles = -(-block // rows) * -(-width // cols)
+    return tiles * sum(_cost_of_filters(rows * cols, each) for each in split(vectors, together))
+
+
+def _cost_of_filters(pixels: int, vectors: int) -> float:
+    """What a tap of a tile takes, in multiplications: these, or the loads, and what is round them.
 
     A load takes 1.3 times as long, as measured, or 0.9 times where the only multiplication by a number reads
-    it; weights come from further away than numbers.
+    it; weights come from further away than numbers. A number that no register is left for is read by each of
+    its multiplications, which shows where two of them start in a cycle.
     """
-    tiles = -(-block // rows) * -(-width // cols)
-    pixels = rows * cols
-    return tiles * sum(
-        max(pixels * each, (1.3 if each > 1 else 0.9) * (pixels + 2 * each)) + 2
-        for each in split(vectors, together)
-    )
+    products = pixels * vectors
+    loads = (1.3 if vectors > 1 else 0.9) * (pixels + 2 * vectors)
+    if products + vectors > registers() + 3 and multiplications_a_cycle() == 2:
+        loads = max(loads, products + vectors)
+    return max(products, loads) + 2
 
 
 def split(count: int, most: int) -> list[int]:
