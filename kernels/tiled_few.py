@@ -30,7 +30,7 @@ from kernels.tiled_copy import copy_block
 from kernels.tiled_plan import COPIED_VECTOR, SLACK, in_long_rows, shares
 from kernels.tiled_record import Recorded
 from kernels.tiled_tile import WORTH_A_LAUNCH, registers
-from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, i64, lanes, multiplications_a_cycle
+from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, cost_of_others, i64, lanes
 from kernels.tiled_work import whole_lines, workspace, zeros
 
 ARGUMENTS = (
@@ -246,7 +246,7 @@ class Cut(NamedTuple):
         sums = len(self.places) * filters
         copied = copy.channels * len(copy.phases) * copy.rows * len(copy.chunks)
         beside = _STORE * sums + chunks * (_CALL + _LOAD * pieces * self.products) + COPIED_VECTOR * copied
-        task = sums * self.products + beside * multiplications_a_cycle() / 2
+        task = sums * self.products + beside * cost_of_others() / 2
         return -(-self.tasks // self.threads) * task
 
 

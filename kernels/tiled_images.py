@@ -27,7 +27,7 @@ from kernels.tiled_pack import Packing, pack_few, room_for
 from kernels.tiled_plan import packing_cost, shares
 from kernels.tiled_record import Recorded, matrix
 from kernels.tiled_tile import WORTH_A_LAUNCH, Shape, registers, tile
-from kernels.tiled_vectors import call_emitted, lanes, multiplications_a_cycle
+from kernels.tiled_vectors import call_emitted, cost_of_others, lanes, multiplications_a_cycle
 from kernels.tiled_work import whole_lines
 
 _TILE = 100
@@ -141,8 +141,9 @@ class Cut(NamedTuple):
     @property
     def cost(self) -> float:
         """The time of a thread for its share, in multiplications of vectors."""
-        beside = multiplications_a_cycle() / 2
-        tap = cost_of_pixels(self.numbers, self.vectors, beside / 2) + beside * _VECTOR * self.vectors
+        beside = cost_of_others() / 2
+        operation = multiplications_a_cycle() / 4
+        tap = cost_of_pixels(self.numbers, self.vectors, operation) + 2 * operation * _VECTOR * self.vectors
         results = _TURNED * self.numbers * self.together
         panel = self.inside * tap + beside * (_TILE + results) * self.outputs
         inputs = beside * _TURNED * self.asked.inputs * self.together

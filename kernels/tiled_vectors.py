@@ -41,6 +41,14 @@ def multiplications_a_cycle() -> int:
     return 1 if vector_bits() == 512 and _cpu()[0] == "znver4" else 2
 
 
+def cost_of_others() -> int:
+    """What operations beside multiplications take, in those of Zen 4.
+
+    Twice as many where two start in a cycle; but not on Zen 5, where twice as many others start, too.
+    """
+    return 1 if _cpu()[0] == "znver5" else multiplications_a_cycle()
+
+
 @lru_cache(maxsize=1)
 def _cpu() -> tuple[str, str]:
     """What LLVM calls it, and its features."""

@@ -21,7 +21,7 @@ from kernels.spec import ConvSpec
 from kernels.tiled_plan import shares
 from kernels.tiled_record import Recorded
 from kernels.tiled_tile import WORTH_A_LAUNCH
-from kernels.tiled_vectors import call_emitted, lanes, multiplications_a_cycle
+from kernels.tiled_vectors import call_emitted, cost_of_others, lanes
 from kernels.tiled_windows_emit import block, dots, unfolder
 from kernels.tiled_work import whole_lines, workspace, zeros
 
@@ -134,7 +134,7 @@ class Cut(NamedTuple):
         read = filters // self.slices * weights
         if read * self.dtype.itemsize > _NEAR_BYTES:
             beside += (tasks - 1) * _FAR * read // lanes(self.dtype)
-        return tasks * blocks * weights + beside * multiplications_a_cycle()
+        return tasks * blocks * weights + beside * cost_of_others()
 
 
 def rows_are_copied(spec: ConvSpec) -> bool:
