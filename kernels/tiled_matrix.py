@@ -37,6 +37,8 @@ _DEPTH = 512
 """Products that are summed up at a time: long sums are rounded more."""
 _STRIP_BYTES = 64 * 1024
 """Of panels that are packed at a time, about: outputs that lie further on in a row go to the same pages."""
+_CLOSE_BYTES = 4 << 20
+"""Of outputs: of more, some have to come from memory before they are written to."""
 
 
 class Product(NamedTuple):
@@ -186,9 +188,10 @@ def plan(cut: Cut) -> Plan:
     most = min(product.depth, _DEPTH)
     row_step, depth_step = (product.depth, 1) if product.upright else (1, product.rows)
     widths = sorted(set(cut.panels))
+    far = product.units * product.rows * product.columns * dtype.itemsize > _CLOSE_BYTES
     shapes = [
         [
-            Shape(*(count, 1) if product.upright else (1, count), 1, each, asks=not product.turned)
+            Shape(*(count, 1) if product.upright else (1, count), 1, each, asks=not product.turned, far=far)
             for each in widths
         ]
         for _, count in cut.spans

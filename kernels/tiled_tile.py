@@ -39,7 +39,8 @@ the address of what each lane's sums begin at.
 
 Tiles with one row of vectors may do more, with what lies at the address `out_down`: one that `packs` stores
 its vectors there, term by term; one that `asks` asks, with each term, for a line of the cache, each time
-`down_step` elements further on."""
+`down_step` elements further on. One that is `far` from its outputs asks for a line of them with each term,
+and not for all when it begins: the CPU keeps track of few at a time."""
 _AHEAD = 16
 """So many terms later a tile that packs needs what it asks for."""
 WORTH_A_LAUNCH = 4
@@ -62,6 +63,7 @@ class Shape(NamedTuple):
     """Elements from an output to the next one; only where there is a `start` can it be more than 1."""
     packs: bool = False
     asks: bool = False
+    far: bool = False
 
     @property
     def sums(self) -> int:
@@ -134,7 +136,7 @@ class _Emitter:
         s, v, out, start = (builder.inttoptr(each, numbers) for each in (s, v, out, start))
         table = builder.inttoptr(table, I64.as_pointer())
         sums = self._lane_beginnings(start) if shape.turned else self._beginnings(start)
-        if shape.out_apart == 1:
+        if shape.out_apart == 1 and not shape.far:
             # While it computes: an output that is far away takes as long to fetch as a hundred products.
             for target in self._targets(out, out_step, out_down, valid):
                 self.vectors.fetch(target, to_write=True)
@@ -155,6 +157,8 @@ class _Emitter:
         if shape.asks:
             wanted = self.vectors.at(out_down, builder.mul(t, down_step))
             self.vectors.fetch(self.vectors.pointer(wanted), to_write=False)
+        if shape.far:
+            self._ask_for_output(t, out, out_step)
         added = add_products(self.vectors, shape, running, builder.gep(s, [at]), row_step, vectors)
         # Who knows how often it runs unrolls it, as LLVM does for Zen, and then has too few registers.
         following = self.vectors.opaque(builder.add(t, i64(1)))
@@ -189,6 +193,14 @@ class _Emitter:
             self.vectors.store(vector, self.vectors.at(place, i64(a * self.wide)))
             # By its last number: what is before, if vectors lie across lines, the panel before has read.
             self.vectors.fetch(self.builder.gep(ahead, [i64((a + 1) * self.wide - 1)]), to_write=False)
+
+    def _ask_for_output(self, t, out, out_step) -> None:
+        """For the t-th line of the outputs."""
+        builder, along, last = self.builder, i64(self.shape.along), i64(self.shape.sums - 1)
+        n = builder.select(builder.icmp_signed("<", t, last), t, last)
+        row, vector = builder.udiv(n, along), builder.urem(n, along)
+        place = builder.add(builder.mul(row, out_step), builder.mul(vector, i64(self.wide)))
+        self.vectors.fetch(builder.gep(out, [place]), to_write=True)
 
     def _beginnings(self, start) -> list[ir.Value]:
         """What the sums begin at: a number for each row of them, or zero."""
