@@ -35,8 +35,8 @@ HOPELESS = 4.0
 HARMLESS_S = 0.01
 """A call that is expected to take less than this is worth a look, however fast others are."""
 PAUSE_S = 0.05
-"""Between two libraries: until the threads of the one before sleep. Who begins while those of onnxruntime spin
-has all of its own on one core, and may keep them there for as long as it is timed."""
+"""Between two libraries: until the threads of the one before sleep. Who begins while those of onnxruntime
+spin has all of its own on one core, and may keep them there for as long as it is timed."""
 Mode = Literal["fresh", "out"]
 MODES: tuple[Mode, ...] = ("fresh", "out")
 
