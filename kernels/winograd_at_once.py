@@ -54,13 +54,13 @@ def results_of_tiles(sums: Sums, added: bool, dtype: np.dtype) -> int:
     Its arguments: the address of V, from a position to the next there, and from a channel; the address of U;
     the number of channels; the address of the biases; the first filter's address in `out`, from there to the
     next filter's, and from a row to the next; the address of the pieces, as `cut_vector` makes them, and from
-    a vector's to the next one's; whether outputs are far away.
+    a vector's to the next one's; whether outputs are asked for.
     """
     tile = sums.tile
 
     def emit(
         builder: ir.IRBuilder, v, v_step, v_row, u, channels, bias, out, plane, row_step, pieces, pieces_step,
-        far,
+        asks,
     ) -> None:  # fmt: skip
         here = Vectors(builder, dtype)
         wide = here.wide
@@ -73,7 +73,7 @@ def results_of_tiles(sums: Sums, added: bool, dtype: np.dtype) -> int:
                 for n in range(2)
             )
             with (
-                builder.if_then(builder.icmp_signed("!=", far, i64(0))),
+                builder.if_then(builder.icmp_signed("!=", asks, i64(0))),
                 cgutils.for_range_slice(builder, begin, end, i64(1)) as (number, _),
                 cgutils.for_range(builder, i64(sums.along)) as vector,
                 _each_piece(builder, pieces, pieces_step, vector.index) as (at, first, _, cols),

@@ -1,4 +1,4 @@
-"""The `winograd` backend's forward and dx where workers share out the filters: few tiles, or more filters.
+"""The `winograd` backend's forward and dx where workers share out the filters: few tiles, or large weights.
 
 V of a large block of tiles and some channels is made by all workers. Each then takes a few filters at a time,
 whose U stays close, and meets all tiles with them, a few vectors at a time.

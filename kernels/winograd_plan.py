@@ -81,8 +81,8 @@ class Geometry(NamedTuple):
     """Padding before it; what is negative is cut off."""
     OH: int
     OW: int
-    ahead: int
-    """How far it is to outputs that are asked for: the next filter's, where all do not stay close, or 0."""
+    asks: int
+    """Whether outputs are asked for: where all of them do not stay close."""
     outputs_down: int
     outputs_across: int
     """Of a tile."""
@@ -228,15 +228,13 @@ def plan(spec: ConvSpec, op: Op, dtype: np.dtype, threads: int) -> Plan:
     results_bytes = spec.N * spec.groups * filters * plane * dtype.itemsize
     layer = Geometry(
         groups=spec.groups, channels=channels, filters=filters, H=source[0], W=source[1], top=top, left=left,
-        OH=target[0], OW=target[1], ahead=plane if results_bytes > CLOSE_BYTES else 0,
+        OH=target[0], OW=target[1], asks=int(results_bytes > CLOSE_BYTES),
         outputs_down=shape.down.outputs, outputs_across=shape.across.outputs, step_down=shape.down.step,
         step_across=shape.across.step, beyond=shape.down.overlap, positions=shape.positions,
-        tiles_down=down,
-        tiles_across=across, wide=wide, pitch=shape.pitch(across, wide), data=data_transform(shape, dtype),
-        weights=0, turner=0, group_step=filters * channels * taps, filter_step=filter_step,
-        channel_step=channel_step,
-        rows=0, vectors=0, along=0, depth=depth_of(channels, wide), together=channels,
-        v_row=0, v_step=0, scratch=0, work=0,
+        tiles_down=down, tiles_across=across, wide=wide, pitch=shape.pitch(across, wide),
+        data=data_transform(shape, dtype), weights=0, turner=0, group_step=filters * channels * taps,
+        filter_step=filter_step, channel_step=channel_step, rows=0, vectors=0, along=0,
+        depth=depth_of(channels, wide), together=channels, v_row=0, v_step=0, scratch=0, work=0,
     )  # fmt: skip
     turned = op == "dx" and not strided  # tiles for a stride turn each phase themselves
     vector_bytes = shape.positions * channels * wide * dtype.itemsize

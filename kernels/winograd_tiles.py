@@ -96,7 +96,7 @@ def lay_results(zero, filter, beyond, begin, end, count, u, v, bias, out, g, res
             address = results[min(g.rows, beyond - k), min(g.along, vectors - n), min(begin, 1)]
             call_emitted(address, v + n * g.wide * size, g.v_step, g.v_row, weights, end - begin,
                          bias + k * size, out + k * plane * size, plane, g.OW, pieces[n].ctypes.data,
-                         (g.wide + 1) * PIECE, g.ahead)  # fmt: skip
+                         (g.wide + 1) * PIECE, g.asks)  # fmt: skip
 
 
 @helper

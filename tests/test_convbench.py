@@ -62,9 +62,13 @@ def test_check_prints_the_errors(tmp_path):
         ["tiny:conv", "forward", "2"], ["tiny:conv", "dx", "2"], ["tiny:conv", "dw", "2"],
         ["tiny:pool", "forward", "2"], ["tiny:pool", "dx", "2"],
     ]  # fmt: skip
-    errors = [error for line in lines[1:6] for error in line.split()[3:]]
-    assert errors.count("skipped") == 2 * len(own_backends()) - 2 * len(POOLING)
-    assert all(float(error) < 1e-6 for error in errors if error != "skipped")
+    columns = zip(own_backends(), *(line.split()[3:] for line in lines[1:6]), strict=True)
+    errors = {name: [error for error in column if error != "skipped"] for name, *column in columns}
+    assert {name: len(found) for name, found in errors.items()} == {
+        name: 5 if name in POOLING else 3 for name in own_backends()
+    }
+    for name, found in errors.items():
+        assert all(float(error) < max(1e-6, get_backend(name).tolerance) for error in found)
     assert lines[-1] == f"{CASES} right, 0 wrong."
 
 
