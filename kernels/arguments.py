@@ -6,6 +6,8 @@ What raises is not kept, and raises again.
 
 from __future__ import annotations
 
+import operator
+import pickle
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -78,32 +80,21 @@ def checked_indices(indices: object, shape: tuple[int, ...]) -> np.ndarray:
 
 
 _FLAGS = bool, np.bool_
-_USUAL = frozenset((int, str, type(None)))
 
 
-def key_of(geometry: tuple[Any, ...]) -> tuple[tuple[Any, ...], Any]:
-    """`geometry` as part of a cache's key, and its types, or None where these are the usual ones."""
-    if _USUAL.issuperset(map(type, geometry)) or all(map(_usual, geometry)):
-        return geometry, None
-    hashable = _hashable(geometry)
-    return hashable, _types(hashable)
+def key_of(geometry: tuple[Any, ...]) -> bytes:
+    """`geometry` as part of a cache's key, which tells (1, 1) from (1.0, 1.0), as a tuple would not."""
+    try:
+        return pickle.dumps(geometry, pickle.HIGHEST_PROTOCOL)
+    except Exception:  # whatever the methods of what was given raise
+        return pickle.dumps(_plain(geometry), pickle.HIGHEST_PROTOCOL)
 
 
-def _usual(value: Any) -> bool:
-    """Whether `value` is of the types that geometries mostly are of."""
-    return type(value) in _USUAL or (type(value) is tuple and all(map(_usual, value)))
-
-
-def _hashable(value: Any) -> Any:
-    """`value` as a key of a cache; what cannot be one is no valid geometry, and its text will do."""
+def _plain(value: Any) -> Any:
+    """The same of tuples, ints and text; what is none of them is no valid geometry, and its text will do."""
     if isinstance(value, list | tuple):
-        return tuple(map(_hashable, value))
-    return repr(value) if value.__hash__ is None else value
-
-
-def _types(value: Any) -> Any:
-    """The types in nested tuples, which tell (1, 1) from (1.0, 1.0) where a cache would not."""
-    return tuple(map(_types, value)) if isinstance(value, tuple) else type(value)
+        return tuple(map(_plain, value))
+    return operator.index(value) if is_int(value) else value if isinstance(value, str) else repr(value)
 
 
 def _check_channels(x: tuple[int, ...], w: tuple[int, ...], groups: Any) -> None:
@@ -117,15 +108,15 @@ def _check_channels(x: tuple[int, ...], w: tuple[int, ...], groups: Any) -> None
 
 
 @lru_cache(maxsize=4096)
-def conv2d_layer(w: _Facts, x: _Facts, b: _Facts | None, geometry: tuple[Any, ...], types: Any) -> Layer:
-    """What `conv2d` is asked for; `geometry` and `types` as in `key_of`."""
-    return _conv_layer(w, x, b, geometry, FILTERS, IMAGE, conv2d_spec)
+def conv2d_layer(w: _Facts, x: _Facts, b: _Facts | None, key: bytes) -> Layer:
+    """What `conv2d` is asked for; `key` is the geometry's."""
+    return _conv_layer(w, x, b, pickle.loads(key), FILTERS, IMAGE, conv2d_spec)
 
 
 @lru_cache(maxsize=4096)
-def conv1d_layer(w: _Facts, x: _Facts, b: _Facts | None, geometry: tuple[Any, ...], types: Any) -> Layer:
+def conv1d_layer(w: _Facts, x: _Facts, b: _Facts | None, key: bytes) -> Layer:
     """What `conv1d` is asked for."""
-    layer = _conv_layer(w, x, b, geometry, SIGNAL_FILTERS, SIGNAL, conv1d_spec)
+    layer = _conv_layer(w, x, b, pickle.loads(key), SIGNAL_FILTERS, SIGNAL, conv1d_spec)
     return layer._replace(y_shape=(*layer.y_shape[:-2], layer.y_shape[-1]))
 
 
@@ -179,23 +170,16 @@ def pool_layer(
 ) -> Layer:
     """What pooling of images of that shape is asked for."""
     _check_flags(ceil_mode, count_include_pad)
-    window, types = key_of((kernel_size, stride, padding, dilation))
-    return _cached_pool_layer(mode, x_shape, window, bool(ceil_mode), bool(count_include_pad), types)
+    key = key_of((kernel_size, stride, padding, dilation))
+    return _cached_pool_layer(mode, x_shape, key, bool(ceil_mode), bool(count_include_pad))
 
 
 @lru_cache(maxsize=4096)
 def _cached_pool_layer(
-    mode: str,
-    x_shape: tuple[int, ...],
-    window: tuple[Any, ...],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    types: Any,
+    mode: str, x_shape: tuple[int, ...], key: bytes, ceil_mode: bool, count_include_pad: bool
 ) -> Layer:
-    kernel_size, stride, padding, dilation = window
-
     def make(full: tuple[int, ...]) -> PoolSpec:
-        return pool2d_spec(mode, full, kernel_size, stride, padding, dilation, ceil_mode, count_include_pad)
+        return _cached_pool_spec(mode, full, key, ceil_mode, count_include_pad)
 
     return _layer_of(x_shape, 4, make)
 
@@ -204,22 +188,13 @@ def conv2d_spec(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int
 ) -> ConvSpec:
     """The geometry that `conv2d` computes; cached."""
-    geometry, types = key_of((stride, padding, dilation, groups))
-    return _cached_conv_spec(x_shape, w_shape, *geometry, types)
+    return _cached_conv_spec(x_shape, w_shape, key_of((stride, padding, dilation, groups)))
 
 
 @lru_cache(maxsize=4096)
-def _cached_conv_spec(
-    x_shape: tuple[int, ...],
-    w_shape: tuple[int, ...],
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-    types: Any,
-) -> ConvSpec:
+def _cached_conv_spec(x_shape: tuple[int, ...], w_shape: tuple[int, ...], key: bytes) -> ConvSpec:
     (N, C, H, W), (K, _, R, S) = x_shape, w_shape
-    return ConvSpec(N, C, H, W, K, R, S, stride, padding, dilation, groups)
+    return ConvSpec(N, C, H, W, K, R, S, *pickle.loads(key))
 
 
 def conv1d_spec(
@@ -254,8 +229,8 @@ def pool2d_spec(
 ) -> PoolSpec:
     """The geometry that `max_pool2d` ("max") and `avg_pool2d` ("avg") compute; cached."""
     _check_flags(ceil_mode, count_include_pad)
-    geometry, types = key_of((kernel_size, stride, padding, dilation))
-    return _cached_pool_spec(mode, x_shape, *geometry, bool(ceil_mode), bool(count_include_pad), types)
+    key = key_of((kernel_size, stride, padding, dilation))
+    return _cached_pool_spec(mode, x_shape, key, bool(ceil_mode), bool(count_include_pad))
 
 
 def _check_flags(ceil_mode: object, count_include_pad: object) -> None:
@@ -266,16 +241,9 @@ def _check_flags(ceil_mode: object, count_include_pad: object) -> None:
 
 @lru_cache(maxsize=4096)
 def _cached_pool_spec(
-    mode: Any,
-    x_shape: tuple[int, ...],
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    ceil_mode: bool,
-    count_include_pad: bool,
-    types: Any,
+    mode: Any, x_shape: tuple[int, ...], key: bytes, ceil_mode: bool, count_include_pad: bool
 ) -> PoolSpec:
+    kernel_size, stride, padding, dilation = pickle.loads(key)
     kernel = as_pair("kernel_size", kernel_size)
     N, C, H, W = x_shape
     return PoolSpec(mode, N, C, H, W, *kernel, stride, padding, dilation, ceil_mode, count_include_pad)

@@ -81,7 +81,7 @@ def conv2d(
     (K, OH, OW) for an unbatched x, of x's dtype.
     """
     facts = facts_of("w", w, FILTERS), facts_of("x", x, IMAGE), None if b is None else facts_of("b", b, BIAS)
-    layer = conv2d_layer(*facts, *key_of((stride, padding, dilation, groups)))
+    layer = conv2d_layer(*facts, key_of((stride, padding, dilation, groups)))
     return _conv(layer, x, w, b, backend, out)
 
 
@@ -104,7 +104,7 @@ def conv1d(
     """
     bias = None if b is None else facts_of("b", b, BIAS)
     facts = facts_of("w", w, SIGNAL_FILTERS), facts_of("x", x, SIGNAL), bias
-    layer = conv1d_layer(*facts, *key_of((stride, padding, dilation, groups)))
+    layer = conv1d_layer(*facts, key_of((stride, padding, dilation, groups)))
     return _conv(layer, x, w, b, backend, out)
 
 
@@ -140,7 +140,7 @@ def conv2d_backward(
     are not computed. Returns dx of x's shape, dw of w's shape, db (K,), or None each; `out` is (dx, dw, db).
     """
     facts = facts_of("w", w, FILTERS), facts_of("x", x, IMAGE), None
-    layer = conv2d_layer(*facts, *key_of((stride, padding, dilation, groups)))
+    layer = conv2d_layer(*facts, key_of((stride, padding, dilation, groups)))
     return Conv2dGradients(*_conv_backward(layer, dy, x, w, backend, need, out))
 
 
@@ -159,7 +159,7 @@ def conv1d_backward(
 ) -> Conv1dGradients:
     """Gradients of `conv1d(x, w, b, ...)`: as `conv2d_backward`, with dy (N, K, OL) or (K, OL)."""
     facts = facts_of("w", w, SIGNAL_FILTERS), facts_of("x", x, SIGNAL), None
-    layer = conv1d_layer(*facts, *key_of((stride, padding, dilation, groups)))
+    layer = conv1d_layer(*facts, key_of((stride, padding, dilation, groups)))
     return Conv1dGradients(*_conv_backward(layer, dy, x, w, backend, need, out))
 
 

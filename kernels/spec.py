@@ -52,10 +52,11 @@ class _Windows:
             )
         ]
         padding: object = self.padding
-        if padding == "same":
+        word = padding if isinstance(padding, str) else None  # to compare an array with one would fail
+        if word == "same":
             axes = [axis.same() for axis in bare]
         else:
-            sides = as_sides(0 if padding == "valid" else padding)
+            sides = as_sides(0 if word == "valid" else padding)
             axes = [
                 replace(axis, before=before, after=after)
                 for axis, (before, after) in zip(bare, sides, strict=True)

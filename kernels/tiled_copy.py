@@ -28,20 +28,31 @@ def copy_block(zero, source, channels, first, c, target):
     """The rows from position `first` on, of so many channels of one image, padded, as a `Copy`; addresses."""
     phases, chunks = column(c.phases), matrix(c.chunks)
     size = size_of(zero)
-    step, pitch = c.stride_across, c.pitch * size
     for channel in range(channels):
         plane = source + channel * c.H * c.W * size
         for phase in phases:
-            for begin in range(0, len(chunks), c.vectors):
-                for q in range(c.rows):
-                    ih = (first + q + c.least) * c.stride_down + phase
-                    row = plane + ih * c.W * size
-                    inside = 0 <= ih < c.H
-                    for n in range(begin, begin + c.vectors):
-                        one, two = chunks[n, 2], chunks[n, 3]
-                        copy_chunk(zero, row + chunks[n, 0] * size, target + chunks[n, 1] * size,
-                                   one if inside else 0, two if inside else 0, step)  # fmt: skip
-                    target += pitch
+            above = (first + c.least) * c.stride_down + phase
+            begin = min(c.rows, max(0, -above + c.stride_down - 1) // c.stride_down)
+            end = max(begin, min(c.rows, (c.H - above + c.stride_down - 1) // c.stride_down))
+            for columns in range(0, len(chunks), c.vectors):
+                # The last vectors first: what they write beyond rows is where the next rows' first ones go.
+                for n in range(columns + c.vectors - 1, columns - 1, -1):
+                    copy_column(zero, plane + (above * c.W + chunks[n, 0]) * size, begin, end, c,
+                                chunks[n, 2], chunks[n, 3], target + chunks[n, 1] * size)  # fmt: skip
+                target += c.rows * c.pitch * size
+
+
+@helper
+def copy_column(zero, source, begin, end, c, one, two, target):
+    """A vector of each row of a phase: zero but for rows `begin` to `end`, and where masks are."""
+    step, pitch = c.stride_across, c.pitch * size_of(zero)
+    apart = c.stride_down * c.W * size_of(zero)
+    for row in range(begin):
+        load_lanes(zero, target, target + row * pitch, 0, 0, 0)
+    for row in range(begin, end):
+        copy_chunk(zero, source + row * apart, target + row * pitch, one, two, step)
+    for row in range(end, c.rows):
+        load_lanes(zero, target, target + row * pitch, 0, 0, 0)
 
 
 @helper

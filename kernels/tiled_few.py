@@ -3,16 +3,18 @@
     y[k, p] = bias[k] + sum over taps t of w[k, t] * x[p + t]
 
 The inputs that a vector of outputs reads, one vector for each tap, are loaded once and serve all filters (the
-input-stationary dataflow: Y. Chen, J. Emer, V. Sze, "Eyeriss", ISCA 2016); each multiplication reads its
-weight from memory, where it lies. One call does a block of rows: nine products take less time than it takes
-to begin and end a register tile.
+input-stationary dataflow: Y. Chen, J. Emer, V. Sze, "Eyeriss", ISCA 2016). Weights are read where they lie,
+for two vectors at a time where registers hold the inputs of both. One call does a block of rows: nine
+products take less time than it takes to begin and end a register tile.
 
 A vector is made of two halves, wherever they lie, so that rows of 14 or 24 pixels waste little.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -31,7 +33,7 @@ from kernels.tiled_plan import COPIED_VECTOR, SLACK, in_long_rows, shares
 from kernels.tiled_record import Recorded
 from kernels.tiled_tile import WORTH_A_LAUNCH, registers
 from kernels.tiled_vectors import I64, Vectors, call_emitted, compiled, cost_of_others, i64, lanes
-from kernels.tiled_work import whole_lines, workspace, zeros
+from kernels.tiled_work import LINE, PAGE_BYTES, whole_lines, workspace, zeros
 
 ARGUMENTS = (
     "x", "table", "places", "whole", "halved", "w", "filters", "out", "plane", "bias", "spare", "spare2"
@@ -46,9 +48,12 @@ _LOAD = 1
 _STORE = 6
 """What a call takes, a vector or a half that is loaded, and a vector of outputs, in multiplications of
 vectors, of which two start in a cycle: fitted to the times of some 600 calls on Zen 4."""
-_LEAST_CHUNK = 8
-"""Filters at a time where outputs are one product each: lines of the cache that are a multiple of 4096 bytes
-apart, as those of planes can be, have eight places in it. More products leave time to fetch them."""
+_PLACES = 8
+"""Lines in a cache that are a multiple of 4096 bytes apart, as those of planes can be."""
+_CHUNK = 32
+_CHUNK_OF_LARGE = 12
+_LARGE_BYTES = 1 << 15
+"""Filters at a time, at most, and where planes are that large: fitted like those above, on Zen 5."""
 
 
 @lru_cache(maxsize=64)
@@ -60,6 +65,10 @@ def sums(taps: int, single: bool, dtype: np.dtype) -> int:
         (_OfOneFilter if single else _OfFilters)(builder, taps, dtype, given).emit()
 
     return compiled(f"sums_{taps}_{int(single)}_{dtype.name}", emit)
+
+
+_Outputs = tuple[list[ir.Value], list[ir.Value]]
+"""A vector of them: the inputs of each product, and where its pieces go."""
 
 
 class _Sums(ABC):
@@ -77,21 +86,37 @@ class _Sums(ABC):
         held = self.held()
         in_all = builder.add(given["whole"], given["halved"])
         for pieces, begin, end in ((1, i64(0), given["whole"]), (2, given["whole"], in_all)):
-            with cgutils.for_range_slice(builder, begin, end, i64(1)) as (n, _):
-                places = self.integers("places", builder.mul(n, i64(4)), 4)
-                inputs = [
-                    vectors.load_pieces([vectors.at(given["x"], place, tap) for place in places[:pieces]])
-                    for tap in table
-                ]
-                self.outputs(inputs, held, places[2 : 2 + pieces])
+            for number in self.some_of(begin, end, self.along()):
+                found = []
+                for n in number:
+                    places = self.integers("places", builder.mul(n, i64(4)), 4)
+                    inputs = [
+                        vectors.load_pieces([vectors.at(given["x"], place, tap) for place in places[:pieces]])
+                        for tap in table
+                    ]
+                    found.append((inputs, places[2 : 2 + pieces]))
+                self.outputs(found, held)
+
+    @abstractmethod
+    def along(self) -> int:
+        """Vectors of outputs at a time."""
 
     @abstractmethod
     def held(self) -> list[ir.Value]:
         """What stays in registers through all vectors."""
 
     @abstractmethod
-    def outputs(self, inputs: list[ir.Value], held: list[ir.Value], targets: list[ir.Value]) -> None:
-        """One vector of outputs, of all filters."""
+    def outputs(self, vectors: list[_Outputs], held: list[ir.Value]) -> None:
+        """Some vectors of outputs, of all filters."""
+
+    def some_of(self, begin: ir.Value, end: ir.Value, together: int) -> Iterator[list[ir.Value]]:
+        """Loops over numbers, so many at a time and then each of the rest."""
+        builder = self.builder
+        for count in sorted({together, 1}, reverse=True):
+            last = builder.sub(end, builder.srem(builder.sub(end, begin), i64(count)))
+            with cgutils.for_range_slice(builder, begin, last, i64(count)) as (n, _):
+                yield [builder.add(n, i64(i)) for i in range(count)]
+            begin = last
 
     def store(self, value: ir.Value, filter_: ir.Value, targets: list[ir.Value]) -> None:
         vectors = self.vectors
@@ -110,43 +135,50 @@ class _Sums(ABC):
 
 
 class _OfFilters(_Sums):
-    """Inputs stay in registers while filters go by; each multiplication reads its weight."""
+    """Inputs stay in registers while filters go by."""
+
+    def along(self) -> int:
+        return 2 if 2 * (self.taps + _TOGETHER) + 1 <= registers() else 1
 
     def held(self) -> list[ir.Value]:
         return []
 
-    def outputs(self, inputs: list[ir.Value], held: list[ir.Value], targets: list[ir.Value]) -> None:
-        builder, filters = self.builder, self.given["filters"]
-        whole = builder.sub(filters, builder.srem(filters, i64(_TOGETHER)))
-        for together, begin, end in ((_TOGETHER, i64(0), whole), (1, whole, filters)):
-            with cgutils.for_range_slice(builder, begin, end, i64(together)) as (k, _):
-                self.of_some(inputs, [builder.add(k, i64(i)) for i in range(together)], targets)
+    def outputs(self, vectors: list[_Outputs], held: list[ir.Value]) -> None:
+        for filters in self.some_of(i64(0), self.given["filters"], _TOGETHER):
+            self.of_some(vectors, filters)
 
-    def of_some(self, inputs: list[ir.Value], filters: list[ir.Value], targets: list[ir.Value]) -> None:
+    def of_some(self, outputs: list[_Outputs], filters: list[ir.Value]) -> None:
         given, vectors = self.given, self.vectors
         weights = [vectors.at(given["w"], self.builder.mul(k, i64(self.taps))) for k in filters]
-        sums = [self.spread(given["bias"], k) for k in filters]
-        for t, vector in enumerate(inputs):
-            sums = [
-                vectors.fma(self.spread(place, i64(t)), vector, value)
-                for place, value in zip(weights, sums, strict=True)
-            ]
-        for k, value in zip(filters, sums, strict=True):
-            self.store(value, k, targets)
+        sums = [[self.spread(given["bias"], k)] * len(outputs) for k in filters]
+        for t in range(self.taps):
+            for place, values in zip(weights, sums, strict=True):
+                number = self.spread(place, i64(t))
+                values[:] = [
+                    vectors.fma(number, inputs[t], value)
+                    for (inputs, _), value in zip(outputs, values, strict=True)
+                ]
+        for k, values in zip(filters, sums, strict=True):
+            for (_, targets), value in zip(outputs, values, strict=True):
+                self.store(value, k, targets)
 
 
 class _OfOneFilter(_Sums):
     """Weights stay in registers; each multiplication reads its inputs."""
 
+    def along(self) -> int:
+        return 1
+
     def held(self) -> list[ir.Value]:
         bias = self.spread(self.given["bias"], i64(0))
         return [bias, *(self.spread(self.given["w"], i64(t)) for t in range(self.taps))]
 
-    def outputs(self, inputs: list[ir.Value], held: list[ir.Value], targets: list[ir.Value]) -> None:
-        value, *weights = held
-        for weight, vector in zip(weights, inputs, strict=True):
-            value = self.vectors.fma(weight, vector, value)
-        self.store(value, i64(0), targets)
+    def outputs(self, vectors: list[_Outputs], held: list[ir.Value]) -> None:
+        for inputs, targets in vectors:
+            value, *weights = held
+            for weight, vector in zip(weights, inputs, strict=True):
+                value = self.vectors.fma(weight, vector, value)
+            self.store(value, i64(0), targets)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,8 +266,10 @@ class Cut(NamedTuple):
 
     @property
     def chunk(self) -> int:
-        """Filters whose outputs are written side by side."""
-        return max(_LEAST_CHUNK, 2 * self.products)
+        """Filters whose outputs are written side by side: their lines have places in the cache at once."""
+        plane = math.prod(self.asked.plane) * self.dtype.itemsize
+        places = _PLACES * PAGE_BYTES // max(LINE, math.gcd(plane, PAGE_BYTES))
+        return min(places, _CHUNK_OF_LARGE if plane > _LARGE_BYTES else _CHUNK)
 
     @property
     def cost(self) -> float:

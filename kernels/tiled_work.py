@@ -15,6 +15,8 @@ KEPT_BYTES = 64 << 20
 """What is kept for a Python thread under one name; anything larger is made for its call alone."""
 LINE = 64
 """Bytes of a line of the cache, and of the widest vectors."""
+PAGE_BYTES = 4096
+"""Bytes that a page has at least, and between lines of the cache that share a place in it."""
 
 
 class _Kept(threading.local):
@@ -30,11 +32,11 @@ def workspace(name: str, count: int, dtype: np.dtype) -> np.ndarray:
 
     It begins with a line of the cache: a vector that lies in two lines takes twice as long to load.
     """
-    if count * dtype.itemsize > KEPT_BYTES:
-        return _aligned(count, dtype)
     array = _kept.arrays.get((name, dtype))
     if array is None or len(array) < count:
-        array = _kept.arrays[name, dtype] = _aligned(count, dtype)
+        array = _aligned(count, dtype)
+        if array.nbytes <= KEPT_BYTES:
+            _kept.arrays[name, dtype] = array
     return array
 
 

@@ -27,7 +27,7 @@ from kernels.spec import ConvSpec
 from kernels.tiled_copy import turner
 from kernels.tiled_tile import most_along
 from kernels.tiled_vectors import lanes
-from kernels.tiled_work import whole_lines
+from kernels.tiled_work import PAGE_BYTES, whole_lines
 from kernels.winograd_at_once import MOST_ALONG, Sums, filters_at_once, results_of_images, results_of_tiles
 from kernels.winograd_transforms import (
     Axis,
@@ -52,7 +52,6 @@ ROW_BYTES = 5 << 18
 """There, of V of a row of tiles, at most; twice as much where U is close."""
 FAR_BYTES = 5 << 20
 """Of U, at most, that is close enough to be read for a few vectors of tiles at a time."""
-PAGE_BYTES = 4096
 CLOSE_BYTES = 4 << 20
 """Of outputs: so many stay in the caches from one call to the next, more or less."""
 MOST_WASTED = 1.1
